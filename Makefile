@@ -1,0 +1,30 @@
+# make demo | make test | make check | make lock
+PY ?= python3.11
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export HF_DATASETS_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+.PHONY: demo test check lock format
+
+.venv/.done: requirements.lock
+	test -x $(BIN)/python || $(PY) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+test: .venv/.done  ## install what is missing, lint, type-check, run the whole suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: .venv/.done  ## the quick loop, under two minutes
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" -x
+
+lock:  ## pin what is installed now
+	(echo "# Every package of the environment, pinned. Made by: make lock"; $(BIN)/python -m pip freeze | grep -viE "^(pip|setuptools|wheel)==|^-e" | sed 's/+cpu$$//') > requirements.lock
+
+format: .venv/.done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

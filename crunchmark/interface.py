@@ -1,0 +1,162 @@
+"""What the harness asks of a paper. Weights are (out, in); statistics are over a layer's inputs.
+
+Two contracts for methods and no third: `Method` sees one linear layer, `ModelMethod` sees the model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from crunchmark.budget import Plan, Room
+from crunchmark.stats import Stat
+from crunchmark.terms import Term
+
+if TYPE_CHECKING:
+    from crunchmark.calib import Calibration
+    from crunchmark.view import View
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Stat)
+
+
+class Skip(Exception):
+    """This combination can not work; the reason becomes a `skipped` row."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer as a method sees it: nothing here leads back to the model."""
+
+    name: str  # dotted path, "model.layers.3.mlp.up_proj"
+    weight: Tensor  # (out, in), float32, the method's own copy
+    stats: Mapping[type[Stat], Stat] = field(default_factory=dict)
+    seed: int = 0  # from the run's seed and the name
+    memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
+
+    def __getitem__(self, kind: type[S]) -> S:
+        """The statistic of that kind; the walker gathered it because the method `needs` it."""
+        return self.stats[kind]  # type: ignore[return-value]
+
+
+class Method(ABC):
+    """A paper's rule for one layer. Pure: no model, no files, no randomness but the layer's seed."""
+
+    needs: ClassVar[tuple[type[Stat], ...]] = ()  # gathered by the walker before compress is called
+
+    @abstractmethod
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Return a term that stands in for layer.weight and packs into at most room.nbytes.
+
+        Raises:
+            Unreachable: nothing this method can make is as small as the room.
+        """
+
+
+class ModelMethod(ABC):
+    """A paper's rule that does not fit one layer at a time; it edits the model through the view."""
+
+    covers: ClassVar[tuple[str, ...]] = ()  # stages it does itself: "allocate", "compensate", "recover"
+
+    @abstractmethod
+    def compress(self, view: "View", plan: Plan, calib: "Calibration") -> None:
+        """Edit the model in place so that its scope packs into at most plan.total bytes.
+
+        Raises:
+            Unreachable: nothing this method can make is as small as the plan.
+            Skip: the model family can not be compressed this way; the reason is recorded.
+        """
+
+
+class Compensator(ABC):
+    """Repairs the error a term left, with bytes reserved from the same room."""
+
+    needs: ClassVar[tuple[type[Stat], ...]] = ()
+
+    @abstractmethod
+    def reserve(self, shape: tuple[int, int], room: Room) -> int:
+        """Bytes taken from the room before the method spends the rest."""
+
+    @abstractmethod
+    def repair(self, layer: Layer, term: Term) -> Term:
+        """Return the term with its repair added."""
+
+
+class Allocator(ABC):
+    """Splits a total over layers."""
+
+    @abstractmethod
+    def allocate(self, trial: "Trial", layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
+        """Rooms per layer name, for shapes (out, in), that sum to at most total bytes."""
+
+
+class Trial(ABC):
+    """What an allocator may ask about a layer before rooms are fixed; answers are cached."""
+
+    @abstractmethod
+    def error(self, layer: str, keep: float) -> float:
+        """Relative calibrated error of the layer when it keeps that share of its dense bytes."""
+
+    @abstractmethod
+    def spectrum(self, layer: str) -> Tensor:
+        """Singular values of the layer's weight under the input Gram, descending, (min(out, in),)."""
+
+
+class Recoverer(ABC):
+    """Trains what the terms declare trainable, on data disjoint from evaluation data."""
+
+    @abstractmethod
+    def recover(self, view: "View", calib: "Calibration") -> Mapping[str, Any]:
+        """Train in place; return tokens and seconds for the row."""
+
+
+class CacheCodec(ABC):
+    """A key-value cache compressor: active while tasks run."""
+
+    @abstractmethod
+    def active(self, model: Any) -> AbstractContextManager[None]:
+        """Compress the cache inside this context."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How items of one score aggregate and which direction is good."""
+
+    name: str  # "exact_match", "acc", "perplexity"
+    kind: str = (
+        "mean"  # "mean": weighted mean of scores; "exp": exp of it (scores are nats per unit of weight)
+    )
+    higher_is_better: bool = True
+    chance: float | None = None  # score of a blind guess, None where it is not known
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item's score on one metric. Pairing with the dense parent is by (metric, id)."""
+
+    id: str  # stable across runs and models
+    metric: str
+    score: float
+    weight: float = 1.0  # tokens, for perplexity: the aggregate is sum(score * weight) / sum(weight)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # JSON: prediction, target, depth ...
+
+
+class Task(ABC):
+    """Yields per-item scores; aggregation, error bars and pairing with dense happen once, in the core."""
+
+    name: str
+
+    @abstractmethod
+    def protocol(self) -> str:
+        """Id of everything that decides the numbers besides the model: data, prompt, window, matcher."""
+
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics the items carry, the first one is the headline. Complete once `run` is exhausted."""
+
+    @abstractmethod
+    def run(self, model: Any, tokenizer: Any) -> Iterator[Item]:
+        """Score the model (a Hugging Face causal LM in eval mode) item by item."""

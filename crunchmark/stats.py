@@ -1,0 +1,142 @@
+"""What methods may need to know of a layer's inputs. Sums are float64, products float32."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Stat(ABC):
+    """A sum over tokens: starts at zero, is updated with batches, merges with another part's."""
+
+    tokens: int
+
+    @classmethod
+    @abstractmethod
+    def zero(cls, width: int) -> Self:
+        """The statistic of no tokens for inputs (..., width)."""
+
+    @abstractmethod
+    def update(self, x: Tensor) -> None:
+        """Add the tokens of x (..., width)."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """The statistic over both parts' tokens."""
+
+    @property
+    @abstractmethod
+    def value(self) -> Tensor:
+        """What the papers write, float32 unless said otherwise."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load` reads back exactly."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, state: dict[str, Tensor]) -> Self:
+        """The statistic that `state` wrote."""
+
+
+def rows(x: Tensor) -> Tensor:
+    """(..., width) -> (tokens, width) in float32.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    flat = x.detach().reshape(-1, x.shape[-1]).float()  # (tokens, width)
+    if not torch.isfinite(flat).all():
+        raise ValueError("calibration inputs hold nan or inf; valid: finite activations")
+    return flat
+
+
+class InputNorm(Stat):
+    """L2 norm of every input channel over all calibration tokens (Wanda, arXiv:2306.11695)."""
+
+    def __init__(self, sums: Tensor, tokens: int = 0) -> None:
+        self.sums = sums  # (in,), float64, sum of squares
+        self.tokens = tokens
+
+    @classmethod
+    def zero(cls, width: int) -> Self:
+        """No tokens yet."""
+        return cls(torch.zeros(width, dtype=torch.float64))
+
+    def update(self, x: Tensor) -> None:
+        """Add squared inputs."""
+        flat = rows(x)
+        self.sums += flat.double().square().sum(0).to(self.sums.device)
+        self.tokens += flat.shape[0]
+
+    def merge(self, other: Self) -> Self:
+        """Sums add."""
+        return type(self)(self.sums + other.sums, self.tokens + other.tokens)
+
+    @property
+    def value(self) -> Tensor:
+        """(in,), float32: ||x_j||_2."""
+        return self.sums.sqrt().float()
+
+    def state(self) -> dict[str, Tensor]:
+        """Sums and token count."""
+        return {"sums": self.sums, "tokens": torch.tensor(self.tokens)}
+
+    @classmethod
+    def load(cls, state: dict[str, Tensor]) -> Self:
+        """From sums and token count."""
+        return cls(state["sums"], int(state["tokens"]))
+
+
+class Gram(Stat):
+    """X^T X over all calibration tokens; the Hessian of the layer-wise error up to a factor."""
+
+    def __init__(self, sums: Tensor, tokens: int = 0) -> None:
+        self.sums = sums  # (in, in), float64
+        self.tokens = tokens
+        self._memo: dict[str, Any] = {}
+
+    @classmethod
+    def zero(cls, width: int) -> Self:
+        """No tokens yet."""
+        return cls(torch.zeros(width, width, dtype=torch.float64))
+
+    def update(self, x: Tensor) -> None:
+        """Add x^T x; the product in float32, the sum in float64."""
+        flat = rows(x)
+        self.sums += (flat.T @ flat).to(self.sums.device)
+        self.tokens += flat.shape[0]
+        self._memo.clear()
+
+    def merge(self, other: Self) -> Self:
+        """Sums add."""
+        return type(self)(self.sums + other.sums, self.tokens + other.tokens)
+
+    @property
+    def value(self) -> Tensor:
+        """(in, in), float64."""
+        return self.sums
+
+    def norm(self) -> InputNorm:
+        """The input norms, which are the root of the diagonal: one pass serves both."""
+        return InputNorm(self.sums.diagonal().clone(), self.tokens)
+
+    def memo(self, key: str, make: Callable[[], T]) -> T:
+        """What was derived from this Gram (an inverse factor, a spectrum), made once."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        result: T = self._memo[key]
+        return result
+
+    def state(self) -> dict[str, Tensor]:
+        """Sums and token count."""
+        return {"sums": self.sums, "tokens": torch.tensor(self.tokens)}
+
+    @classmethod
+    def load(cls, state: dict[str, Tensor]) -> Self:
+        """From sums and token count."""
+        return cls(state["sums"], int(state["tokens"]))
