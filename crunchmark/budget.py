@@ -10,14 +10,15 @@ DENSE_BYTES = 2  # a dense weight counts 16 bit, whatever the checkpoint's dtype
 
 
 class Unreachable(Exception):
-    """No setting is small enough. `needs` is the smallest size in bytes that can be made."""
+    """No setting is small enough.
 
-    def __init__(self, what: str, needs: int, room: int) -> None:
-        super().__init__(f"{what}: the smallest packing is {needs} bytes, the room is {room} bytes")
-        self.what, self.needs, self.room = what, needs, room
+    needs: the smallest size in bytes that can be made. nearest: the largest budget within reach, if known.
+    """
 
-    def __reduce__(self) -> tuple[type["Unreachable"], tuple[str, int, int]]:
-        return (Unreachable, (self.what, self.needs, self.room))
+    def __init__(self, what: str, needs: int, room: int, nearest: float | None = None) -> None:
+        reach = "" if nearest is None else f"; the nearest reachable budget is {nearest:.4f}"
+        super().__init__(f"{what}: the smallest packing is {needs} bytes, the room is {room} bytes{reach}")
+        self.what, self.needs, self.room, self.nearest = what, needs, room, nearest
 
 
 def dense_bytes(shape: tuple[int, int]) -> int:

@@ -7,3 +7,6 @@ def seed_of(base: int, *names: object) -> int:
     """A 63-bit seed from the base seed and the names involved, the same on every machine."""
     text = "\x1f".join([str(base), *(str(n) for n in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+NUMERICS = "1"  # raised whenever the core's arithmetic changes, so that no cached number outlives it

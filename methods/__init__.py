@@ -1,0 +1,1 @@
+"""Methods, one file per paper; reached by `_target_` from conf/method/."""

@@ -1,5 +1,31 @@
-"""What stands in for a weight: leaves (Dense, LowRank, Sparse, Quantised) and joins (Sum, Product)."""
+"""What stands in for a weight: leaves (Dense, LowRank, Sparse, NM, Quantised) and joins (Sum, Product)."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
+from crunchmark.terms.dense import Dense
+from crunchmark.terms.joins import Product, Sum
+from crunchmark.terms.lowrank import LowRank
+from crunchmark.terms.nm import NM
+from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
+from crunchmark.terms.quantised import Quantised
+from crunchmark.terms.sparse import Sparse
 
-__all__ = ["KINDS", "Meta", "Packed", "Term", "expect", "unpack"]
+__all__ = [
+    "KINDS",
+    "NM",
+    "Dense",
+    "LowRank",
+    "Meta",
+    "Packed",
+    "Product",
+    "Quantised",
+    "Sparse",
+    "Sum",
+    "Term",
+    "expect",
+    "pack_bits",
+    "pack_mask",
+    "top",
+    "unpack",
+    "unpack_bits",
+    "unpack_mask",
+]

@@ -1,0 +1,196 @@
+"""From a study (a folder of rows, or a group of W&B runs) to one pandas frame."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.label import settle
+from analysis.style import GONE, known
+
+COLUMNS = (
+    *("study", "cell", "model", "method", "knobs", "budget", "accounting", "calib_seed", "state", "reason"),
+    *("nearest_budget", "task", "metric", "headline", "n", "value", "stderr", "chance", "higher_is_better"),
+    *("dense", "delta", "low", "high", "p_value", "protocol", "achieved_bytes", "achieved_nominal"),
+    *("scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope", "bits_model"),
+    *("simulated", "compress_seconds", "eval_seconds", "peak_memory_bytes", "method_deterministic"),
+)
+NUMBERS = (
+    *("budget", "nearest_budget", "n", "value", "stderr", "chance", "dense", "delta", "low", "high"),
+    *("p_value", "achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
+    *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
+    "peak_memory_bytes",
+)
+TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
+POINT = ["model", "label", "budget", "task", "metric"]
+
+
+class AnalysisError(ValueError):
+    """What was asked for cannot be shown; the message is one line and names the field."""
+
+
+def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame with every column of the contract, typed, labelled and in reading order."""
+    data = pd.DataFrame(list(rows))
+    for column in COLUMNS:
+        if column not in data:
+            data[column] = None
+    for column in NUMBERS:
+        data[column] = pd.to_numeric(data[column], errors="coerce").astype(float)
+    for column in TEXTS:
+        data[column] = data[column].map(lambda v: str(v) if known(v) else "").astype(object)
+    for column, default in (("headline", True), ("higher_is_better", True), ("simulated", False)):
+        data[column] = [bool(v) if known(v) else default for v in data[column]]
+    data["budget"] = data["budget"].fillna(0.0).round(6)
+    return settle(data)
+
+
+def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
+    """All rows of a study in a store."""
+    root = Path(store_root)
+    if not root.is_dir():
+        raise AnalysisError(f"store={str(root)!r}: no such folder; run a sweep first or pass --store")
+    from crunchmark.store import Store
+
+    store = Store(root)
+    names = store.studies()
+    rows = store.rows(study) if study in names else []
+    if not rows:
+        raise AnalysisError(_missing("study", study, names, str(root)))
+    return frame(rows)
+
+
+def _missing(field: str, name: str, names: list[str], where: str) -> str:
+    """One line: what is missing, what is there, and what was probably meant."""
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{field}={name!r}: no rows in {where}; known: {', '.join(names[:20]) or 'none'}{hint}"
+
+
+def load_wandb(where: str, study: str, api: Any = None) -> pd.DataFrame:
+    """Rows from the summaries of the runs of one group: `where` is wandb:entity/project."""
+    kind, _, path = where.partition(":")
+    if kind != "wandb" or path.count("/") != 1 or not all(path.split("/")):
+        raise AnalysisError(f"--from={where!r}: valid is wandb:entity/project")
+    if api is None:
+        import wandb
+
+        api = wandb.Api()
+    rows: list[dict[str, Any]] = []
+    for run in api.runs(path, filters={"group": study}):
+        rows += _summary_rows(run)
+    if not rows:
+        groups = sorted({str(run.group) for run in api.runs(path) if getattr(run, "group", None)})
+        raise AnalysisError(_missing("study", study, groups, where))
+    return frame(rows)
+
+
+def _summary_rows(run: Any) -> list[dict[str, Any]]:
+    """The rows a run left in its summary; a run that is still going may have none."""
+    text = run.summary.get("rows")
+    if text is None:
+        return []
+    try:
+        rows = json.loads(text) if isinstance(text, str) else list(text)
+    except json.JSONDecodeError as problem:
+        raise AnalysisError(f"run {run.name!r}: summary 'rows' is not a JSON list ({problem})") from None
+    return [dict(row) for row in rows]
+
+
+def check_protocols(data: pd.DataFrame) -> None:
+    """Refuse to put numbers of different protocols into one column."""
+    measured = data[(data["task"] != "") & (data["protocol"] != "")]
+    for (task, metric), group in measured.groupby(["task", "metric"], sort=True):
+        ids = list(dict.fromkeys(group["protocol"]))
+        if len(ids) > 1:
+            raise AnalysisError(
+                f"protocol of task {task!r}, metric {metric!r}: rows mix {ids[0]!r} and {ids[1]!r}; "
+                "one column takes one protocol, so keep them in separate studies"
+            )
+
+
+def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """Measured rows of the wanted metrics (headline ones by default) and tasks."""
+    measured = data[data["task"] != ""]
+    for field, wanted in (("metric", metrics), ("task", tasks)):
+        there = list(dict.fromkeys(measured[field]))
+        for name in wanted:
+            if name not in there and name != "all" and f"nano_{name}" not in there:
+                raise AnalysisError(f"--{field}={name!r}: not in this study; valid: all, {', '.join(there)}")
+    if tasks and "all" not in tasks:
+        measured = measured[measured["task"].isin({*tasks, *(f"nano_{task}" for task in tasks)})]
+    if not metrics:
+        return measured[measured["headline"]]
+    return measured if "all" in metrics else measured[measured["metric"].isin(metrics)]
+
+
+def points(measured: pd.DataFrame) -> pd.DataFrame:
+    """One line per (model, label, budget, task, metric): calibration seeds become mean and spread."""
+    grouped = measured.groupby(POINT, sort=False)
+    lines = grouped[list(_FACTS)].mean()
+    lines["higher_is_better"] = grouped["higher_is_better"].first()
+    lines["seeds"] = grouped.size()
+    lines["spread"] = grouped["value"].std(ddof=1)
+    lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
+    return lines.reset_index()
+
+
+_FACTS = (
+    *("value", "stderr", "dense", "chance", "n", "achieved_bytes", "achieved_nominal"),
+    *("file_bytes", "dense_file_bytes"),
+)
+
+
+def gone(data: pd.DataFrame) -> pd.DataFrame:
+    """Cells without scores, once each: skipped, unreachable, failed."""
+    lost = data[data["state"].isin(GONE)]
+    return lost.drop_duplicates(["model", "label", "budget"], keep="last")
+
+
+def why(row: Any) -> str:
+    """The footnote of a cell without scores."""
+    near = f"nearest reachable budget {row.nearest_budget:.3g}" if known(row.nearest_budget) else ""
+    parts = [part for part in (near, row.reason) if part]
+    return f"{row.state}: {'; '.join(parts) or 'no reason recorded'}".replace("\n", " ")
+
+
+def parser(purpose: str) -> argparse.ArgumentParser:
+    """The options every analysis command shares."""
+    options = argparse.ArgumentParser(description=purpose)
+    options.add_argument("study", help="name of the study: a folder of the store, or a W&B group")
+    options.add_argument("--store", default="results", help="folder of studies (default: results)")
+    options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
+    options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
+    return options
+
+
+def read(options: argparse.Namespace) -> pd.DataFrame:
+    """The study the options name."""
+    return load_wandb(options.source, options.study) if options.source else load(options.study, options.store)
+
+
+def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
+    """A comma-separated option, checked against what is valid."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if valid and name not in valid:
+            raise AnalysisError(f"--{field}={name!r}: valid: {', '.join(valid)}")
+    return names
+
+
+def run(command: Callable[[Sequence[str] | None], list[Path]], argv: Sequence[str] | None = None) -> int:
+    """Run a command: print the paths it wrote, or one line of what is wrong."""
+    try:
+        for path in command(argv):
+            sys.stdout.write(f"{path}\n")
+    except (AnalysisError, OSError) as problem:
+        sys.stderr.write(f"error: {problem}\n")
+        return 2
+    return 0

@@ -1,0 +1,72 @@
+"""What falls first: the share of each dense score that is left, over the share of weights removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import collect, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def retained(points: pd.DataFrame) -> pd.DataFrame:
+    """The fraction of the dense score that is kept; tasks where dense itself is at chance are left out."""
+    small = points[(points["state"] != "dense") & (points["dense"] > 0)]
+    floor = small["chance"].fillna(0.0) * 1.25 + 0.02
+    small = small[~small["higher_is_better"] | (small["dense"] > floor)]
+    ratio = small["value"] / small["dense"]
+    kept = ratio.where(small["higher_is_better"], 1 / ratio)
+    return small.assign(kept=kept, kept_half=(small["half"] / small["value"] * kept).replace(np.inf, 0.0))
+
+
+def curves(points: pd.DataFrame) -> Figure:
+    """A panel per method, a line per task: what falls first when more is removed."""
+    kept = retained(points)
+    if kept.empty:
+        raise collect.AnalysisError(
+            "dense: no row was compared with a dense value, so there is no curve to draw"
+        )
+    tasks = list(dict.fromkeys(zip(kept["task"], kept["metric"], strict=True)))
+    order = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
+    tasks.sort(key=lambda task: order[style.kind_of(*task)])
+    looks = style.task_looks(tasks)
+    labels = list(dict.fromkeys(kept["label"]))
+    figure, axes, spare = style.panels(len(labels), 5 if len(labels) in (5, 9, 10) else 4)
+    limits = 100 * kept["budget"].max() + 2, max(108, min(130, 100 * kept["kept"].max() + 4))
+    for axis, label in zip(axes, labels, strict=True):
+        _curve_panel(axis, kept[kept["label"] == label], tasks, looks)
+        axis.set(title=label, xlim=(0, limits[0]), ylim=(-3, limits[1]))
+        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())
+    figure.supxlabel("share of weights removed (budget, %)", fontsize=9)
+    figure.supylabel("score kept (% of dense)", fontsize=9)
+    style.legend(figure, axes, spare, [style.short_task(task) for task, _ in tasks])
+    return figure
+
+
+def _curve_panel(
+    axis: Axes, group: pd.DataFrame, tasks: list[tuple[str, str]], looks: dict[str, dict[str, Any]]
+) -> None:
+    """One method: every task starts at 100 % where nothing is removed."""
+    axis.axhspan(95, 100, color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
+    axis.axhline(100, color="#555555", lw=0.8, zorder=1)
+    for task, metric in tasks:
+        line = group[(group["task"] == task) & (group["metric"] == metric)].sort_values("budget")
+        x, y = [0.0, *(100 * line["budget"])], [100.0, *(100 * line["kept"])]
+        name = style.short_task(task) + (" (dense ppl / ppl)" if style.is_perplexity(task, metric) else "")
+        axis.plot(
+            x,
+            y,
+            label=name,
+            **looks[task],
+            markersize=3.8,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            zorder=3,
+        )
+        low, high = (np.array([0.0, *(100 * line["kept_half"].fillna(0.0))]) * sign for sign in (-1, 1))
+        axis.fill_between(x, y + low, y + high, color=looks[task]["color"], alpha=0.09, lw=0, zorder=2)

@@ -1,0 +1,185 @@
+"""What a sweep prints when it ends: one table for the terminal, and where the files are."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import collect, style
+from analysis.tables import eval_seconds
+
+COLOURS = {"match": "green", "fail": "red", "undecided": "yellow", "dense": "bold"}
+
+
+def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Table:
+    """A row per cell, dense first; errors are left out where the terminal is too narrow for them."""
+    data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
+    for with_errors, tight in ((True, False), (True, True), (False, True)):
+        shown = _table(data, with_errors, tight)
+        if _width(shown) <= width:
+            break
+    return shown
+
+
+def _width(shown: Table) -> int:
+    """Columns the table wants."""
+    wide = Console(width=1000)
+    return wide.measure(shown).maximum
+
+
+def _table(data: pd.DataFrame, with_errors: bool, tight: bool) -> Table:
+    """The table in one of its widths."""
+    chosen = collect.select(data)
+    tasks = list(dict.fromkeys(zip(chosen["task"], chosen["metric"], strict=True)))
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1), pad_edge=False)
+    many = data["model"].nunique() > 1
+    for name in [*(["model"] if many else []), "method"]:
+        shown.add_column(name, no_wrap=True)
+    for name in ("removed", "on disk", *(style.short_task(task) for task, _ in tasks), "time"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    scores = dict(iter(chosen.groupby("cell", sort=False)))
+    notes: dict[str, int] = {}
+    for cell, group in data.groupby("cell", sort=False):
+        head = [Text(group["model"].iloc[0])] if many else []
+        if cell not in scores:
+            shown.add_row(*head, *_gone(group.iloc[-1], len(tasks), notes))
+            continue
+        shown.add_row(*head, *_cell(group, scores[cell], tasks, with_errors, tight))
+    if notes:
+        shown.caption = Text("\n".join(f"{i} {text}" for text, i in notes.items()), style="dim")
+        shown.caption_justify = "left"
+    return shown
+
+
+def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
+    """A cell without scores: its state, and a number that leads to the reason below the table."""
+    number = notes.setdefault(collect.why(row).removeprefix(f"{row['state']}: "), len(notes) + 1)
+    texts = [row["label"], _share(row["budget"]), f"{row['state']} {number}", *["—"] * tasks, ""]
+    return [Text(text, style="dim") for text in texts]
+
+
+def _share(share: float) -> str:
+    """A share in as few characters as it needs: 30, 29.8."""
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def _cell(
+    group: pd.DataFrame, scores: pd.DataFrame, tasks: list[tuple[str, str]], with_errors: bool, tight: bool
+) -> list[Text]:
+    """A cell with scores."""
+    first = group.iloc[0]
+    dense = first["state"] == "dense"
+    share = "–" if dense else f"{_share(first['budget'])}→{_share(first['achieved_bytes'])}%"
+    size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
+    rows = {(r.task, r.metric): r for r in scores.itertuples()}
+    texts = [_score(rows[key], with_errors, tight) if key in rows else Text("") for key in tasks]
+    spent = pd.Series([first["compress_seconds"], eval_seconds(group)]).sum(min_count=1)
+    emphasis = "bold" if dense else ""
+    head = [Text(first["label"], style=emphasis), Text(share), Text(size)]
+    return [*head, *texts, Text(style.seconds(spent))]
+
+
+def _score(row: Any, with_errors: bool, tight: bool) -> Text:
+    """`0.873 ±.017 ✓`, coloured by state; without its spaces and leading zero where it is tight."""
+    value, width = style.number(row.value), style.error(row.stderr)
+    mark = style.MARKS.get(row.state, " ")
+    gap = "" if tight else " "
+    if tight:
+        value = value.removeprefix("0") if value.startswith("0.") else value
+    width = (
+        f"{gap}±{width.removeprefix('0') if width.startswith('0.') else width}"
+        if width and with_errors
+        else ""
+    )
+    return Text(f"{value}{width}{gap}{mark}", style=COLOURS.get(row.state, ""))
+
+
+def show(study: str, store_root: str | Path = "results", console: Console | None = None) -> None:
+    """Print the table of a study, write its tables and figures, and say where they are."""
+    console = console or Console()
+    try:
+        data = collect.load(study, store_root)
+    except (collect.AnalysisError, OSError) as problem:
+        console.print(f"no table: {problem}", style="yellow", markup=False, highlight=False)
+        return
+    console.print()
+    console.print(table(data, console.width))
+    console.print(
+        "✓ matches dense  ✗ fails  ? undecided (paired test, 5 % relative)   * simulated", style="dim"
+    )
+    _files(data, Path(store_root) / study, console)
+
+
+def _files(data: pd.DataFrame, folder: Path, console: Console) -> None:
+    """Write tables and figures; what cannot be written is said, not raised."""
+    from analysis import pareto, tables
+
+    works: list[tuple[str, Any]] = [
+        ("table", lambda: tables.write(data, folder / "tables")[:1]),
+        ("plot", lambda: pareto.write(data, folder / "figures", ("png",))),
+    ]
+    for name, work in works:
+        try:
+            paths = work()
+        except (collect.AnalysisError, OSError) as problem:
+            console.print(f"{name}: not written: {problem}", style="yellow", markup=False, highlight=False)
+            continue
+        for path in paths:
+            console.print(f"{name:<6}{path}", soft_wrap=True, markup=False, highlight=False)
+
+
+class Finish:
+    """A Hydra callback that shows the study when the sweep, or the single run, has ended.
+
+    Hydra's sweeper raises on a failed cell and then leaves out `on_multirun_end`; so the table
+    is also promised to `atexit`, and printed there if it was not printed before.
+    """
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        """Promise the table."""
+        self._promise(config)
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        """Promise the table."""
+        self._promise(config)
+
+    def on_job_start(self, config: Any, **_: Any) -> None:
+        """Nothing to do."""
+
+    def on_job_end(self, config: Any, **_: Any) -> None:
+        """Nothing to do."""
+
+    def on_compose_config(self, config: Any, **_: Any) -> None:
+        """Nothing to do (only Hydra 1.4 calls it)."""
+
+    def on_run_end(self, config: Any, **_: Any) -> None:
+        """Show what one run left."""
+        self._show(str(config.study), str(config.store))
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        """Show what the sweep left."""
+        self._show(str(config.study), str(config.store))
+
+    def _promise(self, config: Any) -> None:
+        atexit.register(self._late, str(config.study), str(config.store))
+
+    def _late(self, study: str, store_root: str) -> None:
+        """The table of an interrupted sweep; silent where nothing was stored."""
+        if (Path(store_root) / study).is_dir():
+            self._show(study, store_root)
+
+    def _show(self, study: str, store_root: str) -> None:
+        if not self._shown:
+            self._shown = True
+            show(study, store_root)

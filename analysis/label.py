@@ -1,0 +1,80 @@
+"""A name per line of a table: method, knobs, and whatever else tells two cells of one budget apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.style import known
+
+_KINDS = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
+_SETTING = ["model", "label", "budget", "calib_seed"]
+
+
+def settle(data: pd.DataFrame) -> pd.DataFrame:
+    """Label the cells, keep the newest of each setting, put them in reading order.
+
+    `older` counts the cells that were left out because a newer one has the same settings.
+    """
+    data = data.assign(label=_labels(data))
+    data["label"] += _differences(data)
+    cells = data.drop_duplicates("cell")
+    if "written" in cells:
+        cells = cells.sort_values("written", kind="stable", na_position="first")
+    newest = cells.drop_duplicates(_SETTING, keep="last")
+    data = data[data["cell"].isin(newest["cell"])].assign(older=len(cells) - len(newest))
+    return _ordered(data)
+
+
+def _labels(data: pd.DataFrame) -> list[str]:
+    """Method, its knobs, and the accounting where a study has both."""
+    both = data.loc[data["method"] != "dense", "accounting"].replace("", pd.NA).nunique() > 1
+    return [
+        method + (f" {knobs}" if knobs else "") + (f" ({accounting})" if both and method != "dense" else "")
+        for method, knobs, accounting in zip(data["method"], data["knobs"], data["accounting"], strict=True)
+    ]
+
+
+def _differences(data: pd.DataFrame) -> list[str]:
+    """` n=64` behind the label of cells that differ in their config only, nothing behind the others."""
+    if "config" not in data:
+        return [""] * len(data)
+    cells = data.drop_duplicates("cell")
+    cells = cells[cells["method"] != "dense"]
+    flat = {row.cell: dict(_flat(row.config)) for row in cells.itertuples()}
+    keys: dict[tuple[str, str], list[str]] = {}
+    for (model, label, *_), group in cells.groupby(_SETTING, dropna=False):
+        found = keys.setdefault((model, label), [])
+        found += [key for key in _differing([flat[cell] for cell in group["cell"]]) if key not in found]
+    return [
+        "".join(f" {key.rpartition('.')[2]}={flat[cell].get(key)}" for key in keys.get((model, label), []))
+        for model, label, cell in zip(data["model"], data["label"], data["cell"], strict=True)
+    ]
+
+
+def _differing(configs: list[dict[str, str]]) -> list[str]:
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [name for name in names if len({config.get(name) for config in configs}) > 1]
+
+
+def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of what a nested config holds."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif known(config):
+        yield path, str(config)
+
+
+def _ordered(data: pd.DataFrame) -> pd.DataFrame:
+    """Per model dense first, methods by name, budgets rising; knowledge before context before perplexity."""
+    from analysis.style import kind_of
+
+    kinds = [_KINDS[kind_of(task, metric)] for task, metric in zip(data["task"], data["metric"], strict=True)]
+    order = ["model", "_small", "label", "budget", "calib_seed", "_kind", "task", "_rest"]
+    keys = data.assign(_small=data["method"] != "dense", _kind=kinds, _rest=~data["headline"])
+    return keys.sort_values(order, kind="stable", ignore_index=True).drop(
+        columns=["_small", "_kind", "_rest"]
+    )

@@ -1,0 +1,222 @@
+"""Two figures of a study: what a task keeps at which size, and what falls first.
+
+python -m analysis.pareto STUDY [--x bytes|nominal] [--task ...] [--format png,pdf,svg] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import collect, curves, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "pdf", "svg")
+AXES = ("bytes", "nominal")
+MARGIN = 0.05
+CAP = 30.0  # a perplexity beyond this multiple of dense is drawn at the edge
+_GOLD = "#F2C94C"
+
+
+def chosen_points(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """Headline points of the wanted tasks, with 95 % half widths."""
+    measured = collect.select(data, (), tasks)
+    if measured.empty:
+        raise collect.AnalysisError("task: the study has no headline row to draw")
+    collect.check_protocols(measured)
+    points = collect.points(measured)
+    between = points["spread"].fillna(0.0) ** 2 / points["seeds"]
+    points["half"] = 1.96 * np.sqrt(points["stderr"].fillna(0.0) ** 2 + between)
+    return points
+
+
+def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure:
+    """Small multiples of one model: a panel per task, score over size."""
+    tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
+    labels = [label for label in dict.fromkeys(points["label"]) if label != "dense"]
+    looks = style.looks(labels)
+    figure, axes, spare = style.panels(len(tasks))
+    points, unit = _with_x(points, x)
+    for axis, (task, metric) in zip(axes, tasks, strict=True):
+        group = points[(points["task"] == task) & (points["metric"] == metric)]
+        _panel(axis, group, looks)
+        axis.set_title(style.short_task(task))
+        axis.set_ylabel(_metric_name(task, metric))
+    figure.supxlabel(unit, fontsize=9)
+    style.legend(figure, axes, spare, ["dense", *labels])
+    if len(lost):
+        _absent(figure, [f"{r.label} {style.budget_name(r.budget)}" for r in lost.itertuples()])
+    return figure
+
+
+def _absent(figure: Figure, names: list[str]) -> None:
+    """Say which cells are not in the figure."""
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    note = f"Not drawn (unreachable, skipped or failed): {', '.join(names[:6])}{more}."
+    figure.text(0.995, 0.004, note, fontsize=6.5, color="#666666", ha="right", va="bottom")
+
+
+def _with_x(points: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
+    """The x column and its label, in the unit that suits the dense file."""
+    if x == "nominal":
+        kept = 1 - points["achieved_nominal"].where(points["state"] != "dense", 0.0)
+        return points.assign(x=100 * kept), "weights kept (nominal, %)"
+    top = points[["file_bytes", "dense_file_bytes"]].max().max()
+    size, unit = next(
+        ((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if top >= s), (1.0, "bytes")
+    )
+    sizes = points["file_bytes"].where(points["state"] != "dense", points["dense_file_bytes"])
+    return points.assign(x=sizes.fillna(points["file_bytes"]) / size), f"artifact on disk ({unit})"
+
+
+def _metric_name(task: str, metric: str) -> str:
+    """The y label; perplexities say that their axis is turned over."""
+    return (
+        f"{metric.replace('_', ' ')} (log, inverted)"
+        if style.is_perplexity(task, metric)
+        else metric.replace("_", " ")
+    )
+
+
+def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
+    """One task: band, chance, frontier, lines, dense."""
+    higher = bool(group["higher_is_better"].iloc[0])
+    dense = float(group["dense"].dropna().mean()) if group["dense"].notna().any() else float("nan")
+    own = group[group["state"] == "dense"]
+    dense = float(own["value"].iloc[0]) if len(own) else dense
+    small = group[group["state"] != "dense"].dropna(subset=["x", "value"])
+    limit = dense * CAP if not higher and dense > 0 else np.inf
+    small = small.assign(value=small["value"].clip(upper=limit))
+    _levels(axis, dense, group["chance"].max(), higher)
+    _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
+    for label, look in looks.items():
+        line = small[small["label"] == label].sort_values("x")
+        axis.errorbar(
+            *(line["x"], line["value"]), yerr=line["half"], label=label, **look, zorder=3, alpha=0.95,
+            elinewidth=0.7, capsize=1.6, capthick=0.7, markeredgecolor="white", markeredgewidth=0.5,
+        )  # fmt: skip
+    if len(own) and np.isfinite(own["x"].iloc[0]):
+        star = {
+            "marker": "*",
+            "markersize": 12,
+            "color": "black",
+            "markeredgecolor": "white",
+            "linestyle": "none",
+        }
+        axis.plot(own["x"], own["value"], label="dense", **star, markeredgewidth=0.7, zorder=5)
+    _scale(axis, higher, group, limit)
+
+
+def _levels(axis: Axes, dense: float, chance: float, higher: bool) -> None:
+    """Dense line with its 5 % band, and the chance level."""
+    if np.isfinite(dense):
+        edge = dense * (1 - MARGIN if higher else 1 + MARGIN)
+        axis.axhspan(*sorted((edge, dense)), color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
+        axis.axhline(dense, color="#555555", lw=0.8, zorder=1)
+    if np.isfinite(chance) and chance > 0:
+        axis.axhline(chance, color="#777777", lw=1.0, linestyle=":", zorder=1, label="chance")
+
+
+def frontier(points: pd.DataFrame, higher: bool) -> pd.DataFrame:
+    """Points that no other point beats in both size and score, by growing size."""
+    ordered = points.assign(good=points["value"] if higher else -points["value"]).dropna(subset=["x", "good"])
+    ordered = ordered.sort_values(["x", "good"], ascending=[True, False])
+    best = ordered["good"].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered["good"] > best]
+
+
+def _frontier(axis: Axes, points: pd.DataFrame, higher: bool) -> None:
+    """Haloes behind the points of the frontier, joined by a staircase."""
+    best = frontier(points, higher)
+    axis.step(best["x"], best["value"], where="post", color=_GOLD, lw=1.1, zorder=1.5)
+    axis.plot(
+        best["x"], best["value"], "o", ms=10, mfc=_GOLD, mec="none", alpha=0.6, zorder=2, label="frontier"
+    )
+
+
+def _scale(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
+    """Shares from zero to one; perplexities logarithmic and turned over, so that up is better."""
+    axis.margins(x=0.06)
+    if higher:
+        if group["value"].max() <= 1:
+            axis.set_ylim(-0.03, 1.05)
+        return
+    axis.set_yscale("log")
+    _plain_log(axis)
+    if np.isfinite(limit) and group["value"].max() >= limit:
+        axis.set_ylim(top=limit * 1.1)
+    axis.invert_yaxis()
+
+
+def _plain_log(axis: Axes) -> None:
+    """Ticks of a log axis as plain numbers, also when it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5), numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def write(
+    data: pd.DataFrame,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    x: str = "bytes",
+    tasks: Sequence[str] = (),
+) -> list[Path]:
+    """Draw both figures per model in every format and return the paths."""
+    import matplotlib
+
+    points, lost = chosen_points(data, tasks), collect.gone(data)
+    models = list(dict.fromkeys(points["model"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    with matplotlib.rc_context(style.RC):
+        for model in models:
+            tail = f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', model)}" if len(models) > 1 else ""
+            own = points[points["model"] == model]
+            figures = {
+                "pareto" if x == "bytes" else f"pareto-{x}": pareto(own, lost[lost["model"] == model], x)
+            }
+            if (own["state"] != "dense").any():
+                figures["curves"] = curves.curves(own)
+            for name, figure in figures.items():
+                paths += _save(figure, folder / f"{name}{tail}", formats)
+    return paths
+
+
+def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
+    """One figure in every format, without dates, so that the same rows give the same bytes."""
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
+    dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    for form, path in zip(formats, paths, strict=True):
+        figure.savefig(path, format=form, metadata=dates.get(form))
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and draw the figures."""
+    options = collect.parser("Pareto plot and curves of a study")
+    options.add_argument(
+        "--x", default="bytes", help="bytes (of the artifact on disk) or nominal (share kept)"
+    )
+    options.add_argument("--task", default="", help="tasks (default: all)")
+    options.add_argument("--format", default="png,pdf,svg", help="png, pdf, svg (default: all three)")
+    chosen = options.parse_args(argv)
+    x = collect.listed(chosen.x, "x", AXES)[0]
+    formats = collect.listed(chosen.format, "format", FORMATS)
+    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
+    return write(collect.read(chosen), folder, formats, x, collect.listed(chosen.task))
+
+
+if __name__ == "__main__":
+    sys.exit(collect.run(main))

@@ -1,0 +1,187 @@
+"""How results look: numbers, names, marks, and one set of colours for every figure."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, ordered so that neighbours also differ in lightness (grey print).
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#B8A900", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "h", ">", "p", "d")
+LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)))
+WARM = ("#D55E00", "#E69F00", "#A63603", "#C2185B")
+COOL = ("#0072B2", "#009E73", "#56B4E9", "#3F51B5")
+BAND = "#DCE6F2"
+NEUTRAL = ("#CC79A7", "#7F7F7F", "#B8A900")
+MARKS = {"match": "✓", "fail": "✗", "undecided": "?"}
+GONE = ("unreachable", "skipped", "failed")
+
+_KNOWLEDGE = re.compile(r"factoid|mcr|mmlu|trivia|freebase|closed|arc_|nq_|webqs|boolq|sciq|openbookqa|fact")
+_CONTEXT = re.compile(r"icra|open_?book|summ|needle|squad|drop|longbench|ruler|niah|context|lambada")
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": "#444444",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.6,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "crunchmark",
+    "savefig.dpi": 200,
+}
+
+
+def known(value: Any) -> bool:
+    """True for a value that is there: not None, not nan, not an empty string."""
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
+def short_task(task: str) -> str:
+    """The name of a task without the prefix of its suite."""
+    return task.removeprefix("nano_").removeprefix("kick_")
+
+
+def is_perplexity(task: str, metric: str) -> bool:
+    """Perplexities live on a logarithmic axis, turned over so that up is better."""
+    return "perplexity" in metric or "ppl" in metric or task.endswith("ppl")
+
+
+def kind_of(task: str, metric: str) -> str:
+    """What a task asks for: knowledge, context, perplexity or other."""
+    if is_perplexity(task, metric):
+        return "perplexity"
+    if _KNOWLEDGE.search(task):
+        return "knowledge"
+    return "context" if _CONTEXT.search(task) else "other"
+
+
+def human_bytes(size: float | None) -> str:
+    """Bytes for people, in powers of 1000: 4.1 MB."""
+    if not known(size) or size is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5 or unit == "TB":
+            digits = 0 if unit == "B" or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+            return f"{size:.{digits}f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def seconds(value: float | None) -> str:
+    """Seconds for people: 3.2 s, 85 s, 12 min, 3.1 h."""
+    if not known(value) or value is None:
+        return "–"
+    if value < 120:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A score: three decimals below 10, four figures above, powers of ten when it exploded."""
+    if not known(value) or value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if size >= 1e5:
+        return f"{value:.1e}"
+    return f"{value:.{digits if size < 10 else max(0, 3 - int(math.log10(size)))}f}"
+
+
+def error(stderr: float | None) -> str:
+    """A standard error in as many places as its score; empty where there is none."""
+    return number(stderr) if known(stderr) and stderr is not None and math.isfinite(stderr) else ""
+
+
+def percent(share: float | None) -> str:
+    """A share as per cent with one decimal."""
+    return f"{100 * share:.1f} %" if known(share) and share is not None else "–"
+
+
+def budget_name(budget: float) -> str:
+    """A budget as it is typed: 0.3, not 0.30000000000000004."""
+    return f"{budget:.4g}"
+
+
+def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A colour, a marker and a line style for each method, the same in every panel."""
+    return {
+        label: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i % len(LINES)],
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def task_looks(tasks: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """Warm colours for knowledge, cool for in-context skill, black for perplexity."""
+    wheels = {"knowledge": WARM, "context": COOL, "other": NEUTRAL, "perplexity": ("#000000", "#555555")}
+    lines: dict[str, Any] = {"knowledge": "-", "context": "--", "other": "-.", "perplexity": (0, (1, 1.2))}
+    used = dict.fromkeys(wheels, 0)
+    out: dict[str, dict[str, Any]] = {}
+    for i, (task, metric) in enumerate(tasks):
+        kind = kind_of(task, metric)
+        wheel = wheels[kind]
+        out[task] = {
+            "color": wheel[used[kind] % len(wheel)],
+            "linestyle": lines[kind],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
+        used[kind] += 1
+    return out
+
+
+def panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure of small multiples without pyplot: the figure, its panels, and the spare slots."""
+    from matplotlib.figure import Figure as NewFigure
+
+    columns = min(columns, max(count, 1))
+    lines = math.ceil(max(count, 1) / columns)
+    figure = NewFigure(figsize=(2.75 * columns + 0.5, 2.35 * lines + 0.9), layout="constrained")
+    grid: np.ndarray = figure.subplots(lines, columns, squeeze=False).ravel()
+    for spare in grid[count:]:
+        spare.set_axis_off()
+    return figure, list(grid[:count]), list(grid[count:])
+
+
+def legend(figure: Figure, axes: list[Axes], spare: list[Axes], first: list[str]) -> None:
+    """One legend outside the panels: in a spare slot where there is one, else below."""
+    pairs: dict[str, Any] = {}
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        pairs |= {name: handle for name, handle in zip(names, handles, strict=True) if name not in pairs}
+    names = [name for name in first if name in pairs]
+    names += [name for name in pairs if name not in names]
+    marks = [pairs[name] for name in names]
+    if spare and len(names) <= 15:
+        spare[0].legend(marks, names, loc="center left", borderaxespad=0, labelspacing=0.4, handlelength=3.2)
+    else:
+        figure.legend(marks, names, loc="outside lower center", ncols=min(len(names), 6), handlelength=3.2)

@@ -1,0 +1,202 @@
+"""LLM-KICK's table: task x method down, budgets across, matching cells marked; and a table of sizes.
+
+python -m analysis.tables STUDY [--store results] [--format md,tex,csv] [--metric acc] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import collect, style
+from analysis.render import Cell, Grid, latex, markdown
+
+FORMATS = ("md", "tex", "csv")
+LEGEND = (
+    "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; plain: fails; — no such cell. "
+    "value ± standard error, or mean ± spread over calibration draws where their number is given."
+)
+
+
+def quality(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Grid]:
+    """One LLM-KICK table per model."""
+    chosen = collect.select(data, metrics, tasks)
+    collect.check_protocols(chosen)
+    points, lost = collect.points(chosen), collect.gone(data)
+    models = list(dict.fromkeys([*points["model"], *lost["model"]]))
+    older = int(data["older"].max()) if len(data) else 0
+    legend = LEGEND + (f" {older} older cells of the same settings are not shown." if older else "")
+    return [_quality(m, points[points["model"] == m], lost[lost["model"] == m], legend) for m in models]
+
+
+def _quality(model: str, points: pd.DataFrame, lost: pd.DataFrame, legend: str) -> Grid:
+    """The table of one model."""
+    small = points[points["state"] != "dense"]
+    budgets = sorted({*small["budget"], *lost["budget"]})
+    labels = list(dict.fromkeys([*small["label"], *lost["label"]]))
+    grid = Grid(model, ["task", "method", "dense", *map(style.budget_name, budgets)], [], legend)
+    cells = {(r.task, r.metric, r.label, r.budget): score_cell(r) for r in small.itertuples()}
+    gaps = {(r.label, r.budget): _gap(r) for r in lost.itertuples()}
+    for (task, metric), group in points.groupby(["task", "metric"], sort=False):
+        first = [Cell(_heading(task, metric, group)), Cell(), _dense(group)]
+        block = []
+        for label in labels or ["dense"]:
+            line = [cells.get((task, metric, label, b), gaps.get((label, b), Cell())) for b in budgets]
+            block.append([first[0], Cell(label), first[2], *line])
+            first = [Cell(), Cell(), Cell()]
+        grid.blocks.append(block)
+    return grid
+
+
+def _gap(row: Any) -> Cell:
+    """A cell that is not there, with the reason below the table."""
+    return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {collect.why(row)}")
+
+
+def _heading(task: str, metric: str, group: pd.DataFrame) -> str:
+    """Task, metric with its direction, items and chance."""
+    arrow = "↑" if group["higher_is_better"].iloc[0] else "↓"
+    parts = [f"{metric} {arrow}"]
+    if group["n"].notna().any():
+        parts.append(f"n={int(group['n'].max())}")
+    if group["chance"].notna().any():
+        parts.append(f"chance {style.number(group['chance'].max(), 2)}")
+    return f"{task} ({', '.join(parts)})"
+
+
+def _dense(group: pd.DataFrame) -> Cell:
+    """The dense value: from its own row, else from what the others were compared with."""
+    own = group[group["state"] == "dense"]
+    if len(own):
+        return Cell(with_error(own["value"].iloc[0], own["stderr"].iloc[0]))
+    return Cell(style.number(group["dense"].mean()))
+
+
+def with_error(value: float, stderr: float) -> str:
+    """Value ± stderr, where there is one."""
+    width = style.error(stderr)
+    return f"{style.number(value)} ± {width}" if width else style.number(value)
+
+
+def score_cell(row: Any) -> Cell:
+    """One measured cell with its mark."""
+    text = with_error(row.value, row.spread if row.seeds > 1 else row.stderr)
+    if row.seeds > 1:
+        text += f" ({row.seeds} seeds)"
+    mark = style.MARKS.get(row.state, "") if row.state in ("match", "undecided") else ""
+    return Cell(f"{text} {mark}".rstrip(), match=row.state == "match")
+
+
+SIZE_HEAD = (
+    *("method", "budget", "achieved, bytes", "achieved, nominal", "on disk", "of dense file"),
+    *("bits/weight, scope", "bits/weight, model", "simulated", "compress", "evaluate", "peak memory"),
+)
+
+
+def sizes(data: pd.DataFrame) -> list[Grid]:
+    """One table of sizes per model: method x budget, asked and achieved."""
+    legend = "Shares are shares removed; *on disk* is the whole artifact."
+    models = data.groupby("model", sort=False)
+    return [Grid(model, list(SIZE_HEAD), _size_blocks(group), legend) for model, group in models]
+
+
+def _size_blocks(data: pd.DataFrame) -> list[list[list[Cell]]]:
+    """A block per method, a line per budget."""
+    blocks: dict[str, list[list[Cell]]] = {}
+    for (label, budget), group in data.groupby(["label", "budget"], sort=False):
+        there = group[~group["state"].isin(style.GONE)]
+        line = (
+            _size_line(there) if len(there) else [_gap(group.iloc[-1]), *[Cell("—")] * (len(SIZE_HEAD) - 3)]
+        )
+        texts = [Cell(label), Cell(style.budget_name(budget)), *line]
+        blocks.setdefault(label, []).append(texts)
+    return [sorted(lines, key=lambda line: float(line[1].text)) for lines in blocks.values()]
+
+
+def _size_line(group: pd.DataFrame) -> list[Cell]:
+    """What a cell weighs and what it took; several calibration seeds are averaged."""
+    mean = group.drop_duplicates("cell").mean(numeric_only=True)
+    share = mean["file_bytes"] / mean["dense_file_bytes"]
+    texts = [
+        *(style.percent(mean["achieved_bytes"]), style.percent(mean["achieved_nominal"])),
+        *(style.human_bytes(mean["file_bytes"]), style.percent(share)),
+        *(style.number(mean["bits_scope"], 2), style.number(mean["bits_model"], 2)),
+        "simulated" if group["simulated"].any() else "",
+        *(style.seconds(mean["compress_seconds"]), style.seconds(eval_seconds(group))),
+        style.human_bytes(mean["peak_memory_bytes"]),
+    ]
+    return [Cell(text) for text in texts]
+
+
+def eval_seconds(group: pd.DataFrame) -> float:
+    """Seconds of evaluation of a cell: the sum over its tasks, averaged over calibration seeds."""
+    per_task = group.drop_duplicates(["cell", "task"]).groupby("cell")["eval_seconds"]
+    return float(per_task.sum(min_count=1).mean())
+
+
+def quality_csv(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str] = ()) -> str:
+    """Long form: a line per task, method and budget with state and reason, full precision."""
+    chosen = collect.select(data, metrics, tasks)
+    lost = collect.gone(data)
+    columns = ["model", "task", "metric", "label", "budget", "value", "stderr", "spread", "seeds", "state"]
+    columns += ["dense", "chance", "n", "achieved_bytes", "achieved_nominal", "file_bytes"]
+    columns += ["nearest_budget", "reason"]
+    both = [collect.points(chosen), lost.assign(seeds=float("nan"), spread=float("nan"))]
+    return pd.concat([part.reindex(columns=columns).astype(object) for part in both]).to_csv(index=False)
+
+
+def sizes_csv(data: pd.DataFrame) -> str:
+    """Every size column, unrounded, a line per cell."""
+    columns = ["model", "label", "budget", "calib_seed", "state", "achieved_bytes", "achieved_nominal"]
+    columns += ["scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope"]
+    columns += [
+        "bits_model",
+        "simulated",
+        "compress_seconds",
+        "peak_memory_bytes",
+        "nearest_budget",
+        "reason",
+    ]
+    return data.drop_duplicates("cell").reindex(columns=columns).to_csv(index=False)
+
+
+def write(
+    data: pd.DataFrame,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    metrics: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> list[Path]:
+    """Write both tables in every format and return the paths."""
+    grids = {"quality": quality(data, metrics, tasks), "size": sizes(data)}
+    tables = {"quality": lambda: quality_csv(data, metrics, tasks), "size": lambda: sizes_csv(data)}
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, parts in grids.items():
+        for form in formats:
+            show = markdown if form == "md" else latex
+            text = tables[name]() if form == "csv" else "\n".join(map(show, parts))
+            paths.append(folder / f"{name}.{form}")
+            paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and write the tables."""
+    options = collect.parser("LLM-KICK style tables of a study")
+    options.add_argument("--format", default="md,tex,csv", help="md, tex, csv (default: all three)")
+    options.add_argument("--metric", default="", help="metrics, or all (default: the headline of each task)")
+    options.add_argument("--task", default="", help="tasks (default: all)")
+    chosen = options.parse_args(argv)
+    formats = collect.listed(chosen.format, "format", FORMATS)
+    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "tables")
+    metrics, tasks = collect.listed(chosen.metric), collect.listed(chosen.task)
+    return write(collect.read(chosen), folder, formats, metrics, tasks)
+
+
+if __name__ == "__main__":
+    sys.exit(collect.run(main))

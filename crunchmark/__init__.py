@@ -1,0 +1,75 @@
+"""Crunchmark: compressed language models on one interface, at equal measured bytes.
+
+Names load on first use, so that reading a store needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "interface": "Item Layer Method Metric ModelMethod Allocator Compensator Recoverer CacheCodec Skip Task",
+    "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
+    "terms": "Dense LowRank NM Product Quantised Sparse Sum Term top",
+    "stats": "Gram InputNorm Stat",
+    "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
+    "obs": "sweep",
+    "rounding": "grids round_to spread value_of",
+    "artifact": "load",
+    "store": "Store",
+    "view": "View",
+    "calib": "Calibration",
+}
+if TYPE_CHECKING:
+    from crunchmark.artifact import load as load
+    from crunchmark.budget import Ledger as Ledger
+    from crunchmark.budget import Plan as Plan
+    from crunchmark.budget import Room as Room
+    from crunchmark.budget import Unreachable as Unreachable
+    from crunchmark.budget import check_budget as check_budget
+    from crunchmark.budget import dense_bytes as dense_bytes
+    from crunchmark.calib import Calibration as Calibration
+    from crunchmark.interface import Allocator as Allocator
+    from crunchmark.interface import CacheCodec as CacheCodec
+    from crunchmark.interface import Compensator as Compensator
+    from crunchmark.interface import Item as Item
+    from crunchmark.interface import Layer as Layer
+    from crunchmark.interface import Method as Method
+    from crunchmark.interface import Metric as Metric
+    from crunchmark.interface import ModelMethod as ModelMethod
+    from crunchmark.interface import Recoverer as Recoverer
+    from crunchmark.interface import Skip as Skip
+    from crunchmark.interface import Task as Task
+    from crunchmark.linalg import Factor as Factor
+    from crunchmark.linalg import Spectrum as Spectrum
+    from crunchmark.linalg import calibrated_error as calibrated_error
+    from crunchmark.linalg import damped_inverse as damped_inverse
+    from crunchmark.linalg import principal as principal
+    from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.obs import sweep as sweep
+    from crunchmark.rounding import grids as grids
+    from crunchmark.rounding import round_to as round_to
+    from crunchmark.rounding import spread as spread
+    from crunchmark.rounding import value_of as value_of
+    from crunchmark.stats import Gram as Gram
+    from crunchmark.stats import InputNorm as InputNorm
+    from crunchmark.stats import Stat as Stat
+    from crunchmark.store import Store as Store
+    from crunchmark.terms import NM as NM
+    from crunchmark.terms import Dense as Dense
+    from crunchmark.terms import LowRank as LowRank
+    from crunchmark.terms import Product as Product
+    from crunchmark.terms import Quantised as Quantised
+    from crunchmark.terms import Sparse as Sparse
+    from crunchmark.terms import Sum as Sum
+    from crunchmark.terms import Term as Term
+    from crunchmark.terms import top as top
+    from crunchmark.view import View as View
+
+_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'crunchmark' has no attribute {name!r}")
+    return getattr(import_module(f"crunchmark.{_WHERE[name]}"), name)

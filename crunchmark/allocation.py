@@ -1,0 +1,40 @@
+"""From a budget to rooms: the total of the scope, split by an allocator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import dtype as Dtype
+
+from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
+from crunchmark.view import View
+
+ACCOUNTINGS = ("bytes", "nominal")
+SCOPES = ("blocks", "model")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every layer keeps the same share."""
+
+    def plan(self, view: View, budget: float, accounting: str, scope: str, dtype: Dtype) -> Plan:
+        """Rooms that sum to at most the total.
+
+        Raises:
+            ValueError: accounting or scope is unknown.
+            Unreachable: what is outside the blocks is more than the total.
+        """
+        if accounting not in ACCOUNTINGS:
+            raise ValueError(f"accounting={accounting!r} is unknown; valid: {', '.join(ACCOUNTINGS)}")
+        if scope not in SCOPES:
+            raise ValueError(f"scope={scope!r} is unknown; valid: {', '.join(SCOPES)}")
+        layers: Mapping[str, tuple[int, int]] = view.layers()
+        blocks = sum(dense_bytes(s) for s in layers.values())
+        whole = view.scope_bytes(scope)
+        outside = whole - blocks if scope == "model" else 0
+        total = int((1 - budget) * whole) - outside
+        if total <= 0:
+            raise Unreachable("scope=model", outside, int((1 - budget) * whole))
+        share = total / blocks
+        nominal = share if accounting == "nominal" else None
+        rooms = {k: Room(int(share * dense_bytes(s)), nominal, dtype) for k, s in layers.items()}
+        return Plan(rooms, budget, accounting, scope, total, dtype)

@@ -1,0 +1,165 @@
+"""The compressed model on disk: one safetensors file and a JSON manifest that says what every tensor is."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from crunchmark.files import write_json
+from crunchmark.terms import Term, unpack
+from crunchmark.view import View
+
+FORMAT, VERSION = "crunchmark-artifact", 1
+WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+EDITS: dict[
+    str, Callable[[Any, Mapping[str, Any]], None]
+] = {}  # kind -> rebuild the edited modules on a fresh model
+
+
+def write(
+    folder: Path, view: View, terms: Mapping[str, Term], dtype: torch.dtype, about: Mapping[str, Any]
+) -> None:
+    """Write weights and manifest.
+
+    terms: stand-ins by site name; every other tensor is stored as it is, reals in `dtype`.
+    about: JSON facts for the manifest (plan, model fingerprint, method).
+    """
+    edits = list(getattr(view.model, "crunchmark_edits", []))
+    tensors: dict[str, Tensor] = {}
+    layers: dict[str, Any] = {}
+    for name, term in terms.items():
+        packed, meta = term.pack()
+        layers[name] = {"meta": meta, "tensors": {k: f"{name}::{k}" for k in packed}}
+        tensors |= {f"{name}::{k}": t.contiguous() for k, t in packed.items()}
+    rest = _rest(view, set(terms), dtype)
+    tensors |= rest
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    sites = {f"{name}.weight" for name in view.layers()} | set(view.added())
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": view.model.config.to_dict(),
+        "edits": edits,
+        "layers": layers,
+        "tensors": {k: [list(t.shape), str(t.dtype).removeprefix("torch.")] for k, t in tensors.items()},
+        "sha256": _sha256(folder / WEIGHTS),
+        "scope_bytes": sum(_size(t) for k, t in tensors.items() if "::" in k or k in sites),
+        "model_bytes": sum(_size(t) for t in tensors.values()),
+        "about": dict(about),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _rest(view: View, done: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor no term stands for; tied ones once."""
+    rest: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in view.model.state_dict().items():
+        if name.removesuffix(".weight") in done or tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        rest[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+    return rest
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of the scope and of all tensors as written, and of the files on disk."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files = sum((folder / name).stat().st_size for name in (WEIGHTS, MANIFEST))
+    return {
+        "scope_bytes": manifest["scope_bytes"],
+        "model_bytes": manifest["model_bytes"],
+        "file_bytes": files,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, checked.
+
+    Raises:
+        ValueError: it is missing or no artifact's, its version is unknown, or the weights' hash is another.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / MANIFEST} can not be read: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{folder}: format={manifest.get('format')!r}; valid: {FORMAT!r}")
+    if manifest.get("version") != VERSION:
+        raise ValueError(f"{folder}: version={manifest.get('version')!r} is unknown; valid: {VERSION}")
+    try:
+        found = _sha256(folder / WEIGHTS)
+    except OSError as error:
+        raise ValueError(f"{folder / WEIGHTS} can not be read: {error.strerror}") from None
+    if found != manifest["sha256"]:
+        raise ValueError(
+            f"{folder}: sha256 of {WEIGHTS} is {found[:12]}; the manifest says {manifest['sha256'][:12]}"
+        )
+    return manifest
+
+
+def load(path: Path | str, packed: bool = True) -> Any:
+    """The compressed model, in eval mode and float32.
+
+    packed: True runs the terms; False puts each term's dense weight into the ordinary linear.
+
+    Raises:
+        ValueError: version, hash, shape or dtype is not what the manifest says; names the field.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    tensors = load_file(folder / WEIGHTS)
+    for name, (shape, dtype) in manifest["tensors"].items():
+        _check(folder, name, tensors.get(name), shape, dtype)
+    config = dict(manifest["config"])
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32
+    )
+    for edit in manifest["edits"]:
+        EDITS[edit["kind"]](model, edit)
+    rest = {k: t for k, t in tensors.items() if "::" not in k}
+    missing, unexpected = model.load_state_dict(rest, strict=False)
+    model.tie_weights()
+    view = View(model)
+    sites = {site.name: site for i in range(len(view.blocks)) for site in view.sites(i)}
+    for name, layer in manifest["layers"].items():
+        term = unpack({k: tensors[full] for k, full in layer["tensors"].items()}, layer["meta"])
+        if term.shape != view.layers()[name]:
+            raise ValueError(
+                f"{folder}: layers.{name} has shape {term.shape}; the model's is {view.layers()[name]}"
+            )
+        sites[name].install(term, packed=packed)
+    left = [m for m in missing if m.removesuffix(".weight") not in manifest["layers"] and not _tied(model, m)]
+    if unexpected or left:
+        raise ValueError(
+            f"{folder}: tensors do not fit the model; missing {left}, unexpected {list(unexpected)}"
+        )
+    return model.eval()
+
+
+def _tied(model: Any, name: str) -> bool:
+    """Whether the tensor shares storage with another one (a tied head is stored once)."""
+    state = model.state_dict(keep_vars=True)
+    here = state[name].data_ptr()
+    return sum(int(t.data_ptr() == here) for t in state.values()) > 1
+
+
+def _check(folder: Path, name: str, tensor: Tensor | None, shape: list[int], dtype: str) -> None:
+    found = None if tensor is None else [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+    if found != [shape, dtype]:
+        raise ValueError(f"{folder}: tensors.{name} is {found}; the manifest says {[shape, dtype]}")

@@ -1,0 +1,110 @@
+"""Weights in, terms out: how a layer method is carried over a model, and what its cells share."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from crunchmark.budget import Ledger, Plan, Unreachable, dense_bytes
+from crunchmark.calib import Calibration, fingerprint
+from crunchmark.interface import Layer, Method, ModelMethod
+from crunchmark.seeds import seed_of
+from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.terms import Dense, Term
+from crunchmark.view import Site, View
+from crunchmark.walk import statistics, walk
+
+T = TypeVar("T")
+Stats = Mapping[str, Mapping[type[Stat], Stat]]
+
+
+class Shared:
+    """What cells of one process share: statistics and spectra of the dense model, found by content."""
+
+    def __init__(self, most: int = 512) -> None:
+        self.most, self.found = most, OrderedDict[tuple[str, ...], Any]()
+
+    def get(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What `make` gave for this key; what was used longest ago is dropped."""
+        if key not in self.found:
+            self.found[key] = make()
+        self.found.move_to_end(key)
+        while len(self.found) > self.most:
+            self.found.popitem(last=False)
+        result: T = self.found[key]
+        return result
+
+
+SHARED = Shared()
+
+
+def compress(
+    method: Method | ModelMethod, view: View, plan: Plan, calib: Calibration, model_key: str
+) -> dict[str, Term]:
+    """Compress the model in place; return the terms by layer name ({} for a whole-model method).
+
+    Raises:
+        Unreachable: a room can not be met; `needs` and `room` are those of the whole scope.
+        Skip: the combination can not work.
+    """
+    if isinstance(method, ModelMethod):
+        method.compress(view, plan, calib)
+        return {}
+    return Layerwise(method, view, plan, calib, model_key).run()
+
+
+class Layerwise:
+    """One pass over the blocks: gather, compress, install."""
+
+    def __init__(self, method: Method, view: View, plan: Plan, calib: Calibration, model_key: str) -> None:
+        self.method, self.view, self.plan, self.calib, self.model_key = method, view, plan, calib, model_key
+        self.terms: dict[str, Term] = {}
+        self.short: dict[str, Unreachable] = {}
+        self.tokens_key = fingerprint(calib.tokens) if method.needs else ""
+        self.dense = calib.inputs == "dense" or not method.needs
+
+    def run(self) -> dict[str, Term]:
+        """All terms, or Unreachable with the size that can be met."""
+        if self.dense and self.method.needs:
+            key = ("statistics", self.model_key, self.tokens_key)
+            shared: Stats = SHARED.get(key, lambda: statistics(self.view, self.calib, (Gram, InputNorm)))
+            for i in range(len(self.view.blocks)):
+                self.visit(i, self.view.sites(i), shared)
+        else:
+            walk(self.view, self.calib, self.method.needs, self.visit)
+        if self.short:
+            worst = max(u.needs / dense_bytes(self.view.layers()[name]) for name, u in self.short.items())
+            whole = sum(dense_bytes(s) for s in self.view.layers().values())
+            raise Unreachable("budget", int(worst * whole), self.plan.total, max(0.0, 1 - worst))
+        return self.terms
+
+    def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
+        """Compress one block's layers."""
+        for site in sites:
+            layer = self.layer(site, stats.get(site.name, {}))
+            room = Ledger(self.plan.rooms[site.name]).room
+            try:
+                term = self.one(layer, site, room)
+            except Unreachable as answer:
+                self.short[site.name] = answer
+                continue
+            self.terms[site.name] = term
+            site.install(term)
+
+    def one(self, layer: Layer, site: Site, room: Any) -> Term:
+        """Dense where the room allows it, the method's term otherwise; never more than the room."""
+        full = dense_bytes(self.view.layers()[site.name])
+        if (room.nominal is None and room.nbytes >= full) or (room.nominal is not None and room.nominal >= 1):
+            return Dense.of(layer.weight, room)
+        term = self.method.compress(layer, room)
+        if room.nominal is None and term.nbytes() > room.nbytes:
+            raise Unreachable(site.name, term.nbytes(), room.nbytes)
+        return term
+
+    def layer(self, site: Site, stats: Mapping[type[Stat], Stat]) -> Layer:
+        """The record the method sees; its memo is shared by cells that see the same numbers."""
+        where = (self.model_key, self.tokens_key, site.name)
+
+        def memo(key: str, make: Callable[[], T]) -> T:
+            return SHARED.get((key, *where), make) if self.dense else make()
+
+        return Layer(site.name, site.weight(), stats, seed_of(self.calib.seed, site.name), memo)

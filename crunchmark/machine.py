@@ -1,0 +1,83 @@
+"""What a row says of where it was made: commit, versions, device, threads, seconds, peak memory."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "transformers", "lm-eval", "hydra-core", "datasets", "numpy")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _git(*args: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """Commit, dirty flag, versions, processor, threads; the same for a whole process."""
+    return {
+        "git": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+
+
+def check_device(device: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        ValueError: it is no device, or it is cuda where there is none.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={device!r} is unknown; valid: cpu, cuda, cuda:0") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device} but this machine offers torch no GPU; valid: cpu")
+    return found
+
+
+class Stage:
+    """Seconds and peak resident bytes of one stage."""
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@contextmanager
+def measured() -> Iterator[Stage]:
+    """Measure what runs inside. The peak is the process's resident high-water mark since entering."""
+    stage, start = Stage(), time.perf_counter()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: start a new high-water mark
+    try:
+        yield stage
+    finally:
+        stage.seconds = time.perf_counter() - start
+        stage.peak_bytes = _high_water()
+
+
+def _high_water() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

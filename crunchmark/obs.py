@@ -1,0 +1,41 @@
+"""Optimal-brain-surgeon sweep over columns, shared by SparseGPT (2301.00774) and GPTQ (2210.17323)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Choose = Callable[
+    [Tensor, Tensor, int], Tensor
+]  # (columns left (out, b), their d (b,), first column) -> new value
+Start = Callable[[Tensor, Tensor, int], None]  # called when a block of columns is reached
+
+
+def sweep(
+    weight: Tensor, upper: Tensor, choose: Choose, start: Start | None = None, block: int = 128
+) -> Tensor:
+    """Fix columns left to right; what a column loses is made up by the columns after it.
+
+    weight: (out, in) float32; it is not changed. upper: (in, in), `damped_inverse`'s factor in the
+    same column order.
+    choose(left, d, j) gives the final value (out,) of column j, the first one of `left`, which holds the
+    current values of the block's columns from j on; d are their factor diagonals.
+    start(columns, d, j) is called with a block's current columns before the block is swept.
+    Returns the swept weight (out, in) in the same order.
+    """
+    w = weight.clone()
+    diag = upper.diagonal()
+    for lo in range(0, w.shape[1], block):
+        hi = min(lo + block, w.shape[1])
+        w1 = w[:, lo:hi]  # (out, b), a view
+        u1 = upper[lo:hi, lo:hi]  # (b, b)
+        error = torch.empty_like(w1)
+        if start is not None:
+            start(w1, diag[lo:hi], lo)
+        for i in range(hi - lo):
+            q = choose(w1[:, i:], diag[lo + i : hi], lo + i)  # (out,)
+            error[:, i] = (w1[:, i] - q) / u1[i, i]
+            w1[:, i + 1 :].addr_(error[:, i], u1[i, i + 1 :], alpha=-1)
+            w1[:, i] = q
+        w[:, hi:].addmm_(error, upper[lo:hi, hi:], alpha=-1)
+    return w

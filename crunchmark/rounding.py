@@ -1,0 +1,78 @@
+"""Affine integer grids, shared by every method that rounds. Codes are uint8, scales float16."""
+
+import torch
+from torch import Tensor
+
+_HALF = torch.finfo(torch.float16)
+_TINIEST = 2.0**-24  # the smallest float16 above zero
+
+
+def grid(w: Tensor, bits: int, sym: bool) -> tuple[Tensor, Tensor]:
+    """The grid of each group; zero is always on it.
+
+    Args:
+        w: (..., g), one group along the last axis.
+        bits: 2 to 8.
+        sym: the zero code is 2**(bits - 1), and the ends are +-max|w|.
+
+    Returns:
+        scale (...) float16, never zero or infinite, and zero (...) uint8, found for the stored scale.
+    """
+    w, top = w.float(), 2**bits - 1
+    lo, hi = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)  # (...), (...)
+    if sym:
+        hi = torch.maximum(-lo, hi)  # (...)
+        lo = -hi
+    empty = lo == hi  # (...)
+    lo, hi = lo.masked_fill(empty, -1.0), hi.masked_fill(empty, 1.0)  # (...), (...)
+    scale = ((hi - lo) / top).clamp(_TINIEST, _HALF.max).half()  # (...)
+    if sym:
+        return scale, torch.full_like(scale, 2 ** (bits - 1), dtype=torch.uint8)
+    return scale, (-lo / scale.float()).round().clamp(0, top).to(torch.uint8)  # (...), (...)
+
+
+def round_to(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes on the grid.
+
+    Args:
+        w: (..., g).
+        scale: (...) float16.
+        zero: (...) uint8.
+        bits: 2 to 8.
+
+    Returns:
+        (..., g) uint8.
+    """
+    steps = (w.float() / scale.float().unsqueeze(-1)).round()  # (..., g)
+    return (steps + zero.float().unsqueeze(-1)).clamp(0, 2**bits - 1).to(torch.uint8)  # (..., g)
+
+
+def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """What codes stand for: (codes - zero) * scale, float32.
+
+    Args:
+        codes: (..., g) uint8.
+        scale: (...) float16.
+        zero: (...) uint8.
+
+    Returns:
+        (..., g) float32.
+    """
+    return (codes.float() - zero.float().unsqueeze(-1)) * scale.float().unsqueeze(-1)  # (..., g)
+
+
+def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
+    """The grids of a weight (out, in), by groups of inputs; group -1 is the whole row.
+
+    Returns:
+        scale (out, groups) float16 and zero (out, groups) uint8; the last group may be shorter.
+    """
+    found = [grid(part, bits, sym) for part in w.split(w.shape[1] if group == -1 else group, dim=1)]
+    return torch.stack([s for s, _ in found], dim=1), torch.stack([z for _, z in found], dim=1)
+
+
+def spread(per_group: Tensor, group: int, wide: int) -> Tensor:
+    """(out, groups) -> (out, wide): each input's own scale or zero."""
+    if group == -1:
+        return per_group.expand(-1, wide)  # (out, wide)
+    return per_group.repeat_interleave(group, dim=1)[:, :wide]  # (out, wide)

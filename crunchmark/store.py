@@ -1,0 +1,81 @@
+"""The store: a study is a folder of cells, a cell a folder of JSON files, each written whole.
+
+    <root>/<study>/<cell key>/cell.json            what the cell is, its bytes, seconds, machine
+    <root>/<study>/<cell key>/task-<name>.json     rows and items of one task
+
+A reader needs neither torch nor hydra.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from crunchmark.files import locked, write_json
+
+Row = dict[str, Any]
+
+
+class Store:
+    """Rows of all studies under one root."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def studies(self) -> list[str]:
+        """Names of the studies that hold a cell."""
+        return sorted({p.parent.parent.name for p in self.root.glob("*/*/cell.json")})
+
+    def cell(self, study: str, key: str) -> Path:
+        """Folder of a cell."""
+        return self.root / study / key[:24]
+
+    def lock(self, study: str, key: str) -> AbstractContextManager[None]:
+        """Only one process computes a cell; the others wait and find it done."""
+        return locked(self.root / study / f".{key[:24]}.lock")
+
+    def put_cell(self, study: str, key: str, facts: Row) -> None:
+        """Write what is known of the cell itself."""
+        write_json(self.cell(study, key) / "cell.json", facts)
+
+    def put_task(self, study: str, key: str, task: str, data: Row) -> None:
+        """Write rows and items of a finished task."""
+        write_json(self.cell(study, key) / f"task-{task}.json", data)
+
+    def get_cell(self, study: str, key: str) -> Row | None:
+        """What `put_cell` wrote, None where it is not there."""
+        return _read(self.cell(study, key) / "cell.json")
+
+    def get_task(self, study: str, key: str, task: str) -> Row | None:
+        """What `put_task` wrote, None where it is not there."""
+        return _read(self.cell(study, key) / f"task-{task}.json")
+
+    def rows(self, study: str) -> list[Row]:
+        """All rows of a study: the cell's facts on each of its task rows.
+
+        Raises:
+            ValueError: there is no such study.
+        """
+        if study not in self.studies():
+            known = ", ".join(self.studies()) or "none yet"
+            raise ValueError(f"study {study!r} is not in {self.root}; there are: {known}")
+        return list(self._rows(study))
+
+    def _rows(self, study: str) -> Iterator[Row]:
+        for path in sorted((self.root / study).glob("*/cell.json")):
+            facts = _read(path) or {}
+            tasks = [_read(p) or {} for p in sorted(path.parent.glob("task-*.json"))]
+            if facts.get("state"):
+                yield facts
+            for task in tasks:
+                for row in task.get("rows", []):
+                    yield facts | row | {"eval_seconds": task.get("seconds")}
+
+
+def _read(path: Path) -> Row | None:
+    try:
+        data: Row = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return data

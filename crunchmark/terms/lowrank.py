@@ -1,0 +1,81 @@
+"""A product of two thin factors."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from crunchmark.budget import Room, Unreachable
+from crunchmark.terms.base import Meta, Packed, expect
+from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+
+
+class LowRank(Leaf):
+    """Stands in for b @ a: y = (x a^T) b^T, executed from the factors."""
+
+    kind: ClassVar[str] = "low_rank"
+    b: Tensor  # (out, rank)
+    a: Tensor  # (rank, in)
+
+    def __init__(self, b: Tensor, a: Tensor, dtype: torch.dtype) -> None:
+        if b.shape[1] != a.shape[0]:
+            raise ValueError(f"factors {tuple(b.shape)} and {tuple(a.shape)} do not share a rank")
+        super().__init__((b.shape[0], a.shape[1]))
+        self.register_buffer("b", own(b, dtype))
+        self.register_buffer("a", own(a, dtype))
+
+    @classmethod
+    def of(cls, b: Tensor, a: Tensor, dtype: torch.dtype) -> Self:
+        """The term for b (out, rank) @ a (rank, in), stored in dtype."""
+        return cls(b, a, dtype)
+
+    @staticmethod
+    def fits(shape: tuple[int, int], room: Room, what: str) -> int:
+        """The largest rank whose factors fit into the room, at most min(out, in).
+
+        Raises:
+            Unreachable: not even rank one fits.
+        """
+        out, wide = shape
+        one = room.itemsize * (out + wide)
+        rank = room.nbytes // one
+        if room.nominal is not None:
+            rank = math.floor(room.nominal * out * wide / (out + wide) + 1e-9)
+        if rank < 1:
+            raise Unreachable(what, one, room.nbytes)
+        return min(rank, out, wide)
+
+    @property
+    def rank(self) -> int:
+        """Columns of b and rows of a."""
+        return self.a.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (..., in) -> (..., out) in x's dtype, through the rank."""
+        return F.linear(F.linear(x, self.a.to(x.dtype)), self.b.to(x.dtype))  # (..., out)
+
+    def dense(self) -> Tensor:
+        """The weight (out, in) in float32."""
+        return self.b.float() @ self.a.float()  # (out, in)
+
+    def pack(self) -> tuple[Packed, Meta]:
+        """Both factors; meta carries shape, rank and dtype."""
+        meta = {"kind": self.kind, "shape": list(self.shape), "rank": self.rank}
+        return {"b": self.b, "a": self.a}, meta | {"dtype": dtype_name(self.a.dtype)}
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], meta: Meta) -> Self:
+        """The term that `pack` described.
+
+        Raises:
+            ValueError: a factor is missing or has another shape or dtype.
+        """
+        dtype, rank, (out, wide) = dtype_of(meta), meta["rank"], meta["shape"]
+        return cls(expect(tensors, "b", (out, rank), dtype), expect(tensors, "a", (rank, wide), dtype), dtype)
+
+    def nominal(self) -> float:
+        """Share of the parameters: rank * (out + in) / (out * in)."""
+        return self.rank * (self.out_features + self.in_features) / (self.out_features * self.in_features)

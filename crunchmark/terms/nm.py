@@ -1,0 +1,144 @@
+"""N:M sparsity: in every run of m consecutive inputs of a row exactly n weights are kept."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from crunchmark.budget import Room, Unreachable
+from crunchmark.terms.base import Meta, Packed, expect
+from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.packing import pack_bits, packed_width, top, unpack_bits
+
+LONGEST = 256  # a position inside a run takes at most 8 bits
+
+
+def check_run(width: int, m: int, what: str) -> None:
+    """Check that runs of m fill rows of that width.
+
+    Raises:
+        ValueError: they do not, or m is no length a run can have; lists the lengths that work.
+    """
+    if 2 <= m <= LONGEST and width % m == 0:
+        return
+    valid = [str(d) for d in range(2, min(width, LONGEST) + 1) if width % d == 0]
+    raise ValueError(
+        f"run={m} does not divide in_features={width} of {what}; "
+        f"valid: a divisor from 2 to {LONGEST}: {', '.join(valid) or 'there is none'}"
+    )
+
+
+class NM(Leaf):
+    """Kept values of every run, and their positions inside it."""
+
+    kind: ClassVar[str] = "nm"
+    simulated: ClassVar[bool] = True
+    values: Tensor  # (out, in / m * n)
+    positions: Tensor  # (out, bytes) uint8, ceil(log2 m) bits for each value
+
+    def __init__(self, shape: tuple[int, int], n: int, m: int, values: Tensor, positions: Tensor) -> None:
+        super().__init__(shape)
+        check_run(shape[1], m, "the term")
+        self.n, self.m = n, m
+        self.register_buffer("values", own(values, values.dtype))
+        self.register_buffer("positions", own(positions, torch.uint8))
+
+    @classmethod
+    def of(cls, weight: Tensor, mask: Tensor, n: int, m: int, dtype: torch.dtype) -> Self:
+        """The weights under the mask; a kept zero stays kept.
+
+        Args:
+            weight: (out, in).
+            mask: (out, in) bool, n marks in each run of m.
+            n: weights kept of a run.
+            m: length of a run.
+            dtype: how values are stored.
+
+        Raises:
+            ValueError: m does not divide in, or a run has another count of marks.
+        """
+        out, wide = weight.shape
+        check_run(wide, m, "the weight")
+        runs = mask.view(out, wide // m, m)  # (out, runs, m)
+        if bool((runs.sum(-1) != n).any()):
+            raise ValueError(f"the mask does not keep exactly n={n} of every m={m}")
+        positions = runs.nonzero()[:, 2].view(out, -1).to(torch.uint8)  # (out, runs * n)
+        values = weight[mask].view(out, -1).to(dtype)  # (out, runs * n)
+        return cls((out, wide), n, m, values, pack_bits(positions, _bits(m)))
+
+    @classmethod
+    def largest(cls, weight: Tensor, score: Tensor, n: int, m: int, dtype: torch.dtype) -> Self:
+        """Keep the n weights of largest score in each run of m; ties go to the lower index."""
+        out, wide = weight.shape
+        check_run(wide, m, "the weight")
+        mask = top(score.reshape(out, wide // m, m), n).view(out, wide)  # (out, in)
+        return cls.of(weight, mask, n, m, dtype)
+
+    @staticmethod
+    def size(shape: tuple[int, int], n: int, m: int, itemsize: int) -> int:
+        """Bytes of values and positions."""
+        kept = shape[1] // m * n
+        return shape[0] * (kept * itemsize + packed_width(kept, _bits(m)))
+
+    @staticmethod
+    def fits(shape: tuple[int, int], room: Room, m: int, what: str) -> int:
+        """The largest n from 1 to m - 1 that fits into the room.
+
+        Raises:
+            ValueError: m does not divide in.
+            Unreachable: not even n = 1 fits.
+        """
+        check_run(shape[1], m, what)
+        if room.nominal is not None:
+            n = min(m - 1, math.floor(room.nominal * m + 1e-9))
+        else:
+            fitting = (k for k in range(m - 1, 0, -1) if NM.size(shape, k, m, room.itemsize) <= room.nbytes)
+            n = next(fitting, 0)
+        if n < 1:
+            raise Unreachable(what, NM.size(shape, 1, m, room.itemsize), room.nbytes)
+        return n
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
+        return F.linear(x, self._weight(x.dtype))  # (..., out)
+
+    def dense(self) -> Tensor:
+        """The weight (out, in) in float32."""
+        return self._weight(torch.float32)  # (out, in)
+
+    def _weight(self, dtype: torch.dtype) -> Tensor:
+        out, wide = self.shape
+        index = unpack_bits(self.positions, _bits(self.m), self.values.shape[1]).long()  # (out, runs * n)
+        runs = self.values.new_zeros((out, wide // self.m, self.m), dtype=dtype)  # (out, runs, m)
+        values = self.values.to(dtype).view(out, -1, self.n)  # (out, runs, n)
+        return runs.scatter_(2, index.view_as(values), values).view(out, wide)  # (out, in)
+
+    def pack(self) -> tuple[Packed, Meta]:
+        """Values and positions; meta carries shape, n, m and dtype."""
+        meta = {"kind": self.kind, "shape": list(self.shape), "n": self.n, "m": self.m}
+        tensors = {"values": self.values, "positions": self.positions}
+        return tensors, meta | {"dtype": dtype_name(self.values.dtype)}
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], meta: Meta) -> Self:
+        """The term that `pack` described.
+
+        Raises:
+            ValueError: a tensor is missing, or has another shape or dtype.
+        """
+        n, m, (out, wide) = meta["n"], meta["m"], meta["shape"]
+        kept = wide // m * n
+        values = expect(tensors, "values", (out, kept), dtype_of(meta))
+        positions = expect(tensors, "positions", (out, packed_width(kept, _bits(m))), torch.uint8)
+        return cls((out, wide), n, m, values, positions)
+
+    def nominal(self) -> float:
+        """Share of the weights: n / m."""
+        return self.n / self.m
+
+
+def _bits(m: int) -> int:
+    return (m - 1).bit_length()  # ceil(log2 m)

@@ -1,0 +1,167 @@
+"""Affine integers in groups along the inputs."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from crunchmark.budget import Room, Unreachable
+from crunchmark.rounding import value_of
+from crunchmark.terms.base import Meta, Packed, expect
+from crunchmark.terms.dense import Leaf, own
+from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
+
+LEAST, MOST = 2, 8  # bits
+GROUPS = (32, 64, 128, -1)  # smallest first; -1 is the whole row
+
+
+class Quantised(Leaf):
+    """Codes of 2 to 8 bits with a float16 scale per group, and a zero code per group unless symmetric."""
+
+    kind: ClassVar[str] = "quantised"
+    simulated: ClassVar[bool] = True
+    codes: Tensor  # (out, ceil(in * bits / 8)) uint8
+    scale: Tensor  # (out, groups) float16
+    zero: Tensor | None  # (out, ceil(groups * bits / 8)) uint8; None: 2**(bits - 1) everywhere
+
+    def __init__(
+        self, shape: tuple[int, int], bits: int, group: int, codes: Tensor, scale: Tensor, zero: Tensor | None
+    ) -> None:
+        super().__init__(shape)
+        self.bits, self.group = bits, group
+        self.register_buffer("codes", own(codes, torch.uint8))
+        self.register_buffer("scale", own(scale, torch.float16))
+        self.register_buffer("zero", None if zero is None else own(zero, torch.uint8))
+
+    @classmethod
+    def of(cls, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int) -> Self:
+        """The term for (codes - zero) * scale.
+
+        Args:
+            codes: (out, in) uint8.
+            scale: (out, groups) float16.
+            zero: (out, groups) uint8, or None for the symmetric zero 2**(bits - 1).
+            bits: 2 to 8.
+            group: inputs per group, the last group may be shorter; -1: the whole row.
+
+        Raises:
+            ValueError: bits or group is out of range, or the scale has another shape or dtype.
+        """
+        out, wide = codes.shape
+        _check(bits, group)
+        expect({"scale": scale}, "scale", (out, _groups(wide, group)), torch.float16)
+        zeros = None
+        if zero is not None:
+            expect({"zero": zero}, "zero", tuple(scale.shape), torch.uint8)
+            zeros = pack_bits(zero, bits)  # (out, bytes)
+        return cls((out, wide), bits, group, pack_bits(codes, bits), scale, zeros)
+
+    @staticmethod
+    def size(shape: tuple[int, int], bits: int, group: int, sym: bool) -> int:
+        """Bytes of codes, scales and zeros."""
+        groups = _groups(shape[1], group)
+        zeros = 0 if sym else packed_width(groups, bits)
+        return shape[0] * (packed_width(shape[1], bits) + 2 * groups + zeros)
+
+    @staticmethod
+    def fits(
+        shape: tuple[int, int],
+        room: Room,
+        what: str,
+        group: int | None = None,
+        sym: bool = False,
+        bits: int | None = None,
+    ) -> tuple[int, int]:
+        """The most bits that fit, then the smallest group that fits with them.
+
+        Only the group given counts, else 32, 64, 128 where they divide in, and the row; only the bits
+        given, else 8 down to 2. In nominal accounting bits / 16 counts and the group is the usual one.
+
+        Raises:
+            ValueError: bits is out of range, or group does not divide in.
+            Unreachable: no setting fits.
+        """
+        groups = [group] if group is not None else [g for g in GROUPS if shape[1] % g == 0]
+        depths = range(MOST, LEAST - 1, -1) if bits is None else [bits]
+        _check(depths[0], groups[0])
+        _check_group(shape[1], groups[0], what)
+        sizes = {(b, g): Quantised.size(shape, b, g, sym) for b in depths for g in groups}
+        fitting = [setting for setting, size in sizes.items() if size <= room.nbytes]
+        if room.nominal is not None:
+            most = math.floor(16 * room.nominal + 1e-9)
+            fitting = [(b, _usual(groups)) for b in depths if b <= most]
+        if not fitting:
+            raise Unreachable(what, min(sizes.values()), room.nbytes)
+        return fitting[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
+        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
+
+    def dense(self) -> Tensor:
+        """The weight (out, in) in float32: (codes - zero) * scale."""
+        out, wide = self.shape
+        groups = self.scale.shape[1]
+        group = wide if self.group == -1 else self.group
+        zero = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
+        if self.zero is not None:
+            zero = unpack_bits(self.zero, self.bits, groups)  # (out, groups)
+        codes = F.pad(unpack_bits(self.codes, self.bits, wide), (0, groups * group - wide))
+        value = value_of(codes.view(out, groups, group), self.scale, zero)  # (out, groups, group)
+        return value.view(out, -1)[:, :wide].contiguous()  # (out, in)
+
+    def pack(self) -> tuple[Packed, Meta]:
+        """Codes, scales and zeros; meta carries shape, bits, group and sym."""
+        meta = {"kind": self.kind, "shape": list(self.shape), "bits": self.bits, "group": self.group}
+        tensors = {"codes": self.codes, "scale": self.scale}
+        if self.zero is not None:
+            tensors["zero"] = self.zero
+        return tensors, meta | {"sym": self.zero is None}
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], meta: Meta) -> Self:
+        """The term that `pack` described.
+
+        Raises:
+            ValueError: a tensor is missing, or has another shape or dtype.
+        """
+        bits, group, (out, wide) = meta["bits"], meta["group"], meta["shape"]
+        _check(bits, group)
+        groups = _groups(wide, group)
+        codes = expect(tensors, "codes", (out, packed_width(wide, bits)), torch.uint8)
+        scale = expect(tensors, "scale", (out, groups), torch.float16)
+        zero = None
+        if not meta["sym"]:
+            zero = expect(tensors, "zero", (out, packed_width(groups, bits)), torch.uint8)
+        return cls((out, wide), bits, group, codes, scale, zero)
+
+    def nominal(self) -> float:
+        """Bits of a code / 16."""
+        return self.bits / 16
+
+
+def _groups(width: int, group: int) -> int:
+    return 1 if group == -1 else -(-width // group)
+
+
+def _usual(groups: list[int]) -> int:
+    return max(groups)  # what papers use where bytes do not decide
+
+
+def _check(bits: int, group: int) -> None:
+    if not LEAST <= bits <= MOST:
+        raise ValueError(f"bits={bits} is out of range; valid: {LEAST} to {MOST}")
+    if group < 1 and group != -1:
+        raise ValueError(f"group={group} is out of range; valid: a positive number, or -1 (whole row)")
+
+
+def _check_group(width: int, group: int, what: str) -> None:
+    if width % group:
+        valid = [f"{g}, " for g in range(8, width, 8) if width % g == 0]
+        raise ValueError(
+            f"group={group} does not divide in_features={width} of {what}; "
+            f"valid: {''.join(valid)}-1 (whole row)"
+        )

@@ -1,0 +1,232 @@
+"""The walker: replays a model block by block on calibration data. The only hooks and input catcher."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.view import Site, View
+
+if TYPE_CHECKING:
+    from crunchmark.calib import Calibration
+
+Stats = dict[type[Stat], Stat]
+Visit = Callable[[int, list[Site], dict[str, Stats]], None]
+Run = Callable[[nn.Module, Tensor, tuple[Any, ...], dict[str, Any]], Any]
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block got besides hidden states
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, as before outside."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def stubbed(blocks: Sequence[nn.Module], calls: list[Call]) -> Iterator[None]:
+    """Inside, a block appends its arguments to calls and returns the hidden states it got."""
+
+    def stub(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs.pop("hidden_states")
+        calls.append((args[1:], kwargs))
+        return hidden
+
+    saved = [block.__dict__.get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.__dict__["forward"] = stub
+        yield
+    finally:
+        for block, forward in zip(blocks, saved, strict=True):
+            block.__dict__.pop("forward", None)
+            if forward is not None:
+                block.__dict__["forward"] = forward
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """The same structure with its tensors on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list):
+        return type(value)(_to(v, device) for v in value)
+    if isinstance(value, dict):
+        return {k: _to(v, device) for k, v in value.items()}
+    return value
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where the module's weights are."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+class Stream:
+    """Hidden states on their way through the blocks, and the arguments each block was called with."""
+
+    def __init__(
+        self, blocks: list[nn.Module], hidden: Iterable[Tensor], calls: list[list[Call]], spill: bool = False
+    ) -> None:
+        self.blocks = blocks
+        self.calls = calls  # [batch][block]
+        self._dir = TemporaryDirectory(prefix="crunchmark-") if spill else None
+        self.hidden: list[Tensor] = []  # per batch (B, T, D), on the CPU
+        self.advance(hidden)
+
+    @classmethod
+    @torch.no_grad()
+    def capture(cls, view: View, tokens: Tensor, batch: int, spill: bool = False) -> "Stream":
+        """Run tokens (n, T) through everything but the blocks; costs one embedding lookup.
+
+        Raises:
+            ValueError: no tokens, ids beyond the embedding table, or more tokens than learned positions.
+        """
+        _check_tokens(view, tokens, batch)
+        blocks = view.blocks
+        device = _device(view.embeddings[0])
+        calls: list[list[Call]] = []
+        stream = cls(blocks, (), calls, spill)
+        with evaluating(view.model):
+            for ids in tokens.split(batch):  # (B, T)
+                calls.append([])
+                caught: list[Tensor] = []
+                hook = blocks[0].register_forward_hook(lambda m, a, out, to=caught: to.append(out))
+                try:
+                    with stubbed(blocks, calls[-1]):
+                        view.backbone(ids.to(device), use_cache=False)
+                finally:
+                    hook.remove()
+                stream._put(len(calls) - 1, caught[0])
+        return stream
+
+    def forward(self, i: int, fn: Run | None = None) -> Iterator[Tensor]:
+        """Outputs (B, T, D) of block i, batch by batch, on the CPU; fn runs the block its own way."""
+        for b in range(len(self.hidden)):
+            yield self._run(i, b, fn)
+
+    @torch.no_grad()
+    def _run(self, i: int, b: int, fn: Run | None) -> Tensor:
+        block = self.blocks[i]
+        device = _device(block)
+        args, kwargs = _to(self.calls[b][i], device)
+        hidden = self.hidden[b].to(device)
+        out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
+        result: Tensor = out[0] if isinstance(out, tuple) else out
+        return result.cpu()
+
+    def advance(self, outputs: Iterable[Tensor]) -> None:
+        """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""
+        for b, out in enumerate(outputs):
+            self._put(b, out)
+
+    def _put(self, b: int, out: Tensor) -> None:
+        """Keep the hidden states of batch b: in memory, or in a mapped file when spilling."""
+        out = out.detach().cpu()
+        if b == len(self.hidden):
+            self.hidden.append(out)
+        if self._dir is None:
+            self.hidden[b] = out
+            return
+        path = Path(self._dir.name) / f"{b}-{out.numel()}.bin"
+        mapped = torch.from_file(str(path), shared=True, size=out.numel(), dtype=out.dtype)
+        self.hidden[b] = mapped.view(out.shape).copy_(out)
+
+
+def _check_tokens(view: View, tokens: Tensor, batch: int) -> None:
+    """Say in one line what an embedding lookup would say with a stack trace."""
+    if tokens.ndim != 2 or tokens.numel() == 0 or batch < 1:
+        raise ValueError(f"tokens {tuple(tokens.shape)}, batch {batch}; valid: (n, length) ids, batch >= 1")
+    vocab: Any = view.embeddings[0]
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab.num_embeddings:
+        bad = low if low < 0 else high
+        raise ValueError(f"token id {bad} is outside the model's vocabulary of {vocab.num_embeddings}")
+    positions = getattr(view.model.config, "max_position_embeddings", tokens.shape[1])
+    if len(view.embeddings) > 1 and tokens.shape[1] > positions:
+        raise ValueError(f"sequences of {tokens.shape[1]} tokens; the model has {positions} positions")
+
+
+def _gather(stats: Stats, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A forward pre-hook that updates the statistics with the module's input."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        try:
+            for stat in stats.values():
+                stat.update(args[0])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    return hook
+
+
+@contextmanager
+def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
+    """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
+    kinds = [k for k in dict.fromkeys(needs) if not (k is InputNorm and Gram in needs)]
+    groups: dict[str, Stats] = {}
+    with ExitStack() as stack:
+        for site in sites:
+            if site.group not in groups:
+                stats = groups[site.group] = {kind: kind.zero(site.shape[1]) for kind in kinds}
+                stack.callback(site.module.register_forward_pre_hook(_gather(stats, site.name)).remove)
+        yield {site.name: groups[site.group] for site in sites}
+    for stats in groups.values():
+        gram = stats.get(Gram)
+        if isinstance(gram, Gram) and InputNorm in needs:
+            stats[InputNorm] = gram.norm()
+
+
+def walk(view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit) -> Stream | None:
+    """Visit the blocks in order, each with the statistics of its layers' inputs.
+
+    calib.inputs "dense": statistics are those of the original model; "compressed": block i sees
+    the outputs of the blocks before it as visit left them. No needs: no forward pass, visit only.
+
+    Returns:
+        The stream behind the last block (inputs of the final norm), or None without needs.
+    """
+    if not needs:
+        for i in range(len(view.blocks)):
+            visit(i, view.sites(i), {site.name: {} for site in view.sites(i)})
+        return None
+    if calib is None:
+        raise ValueError(f"{', '.join(k.__name__ for k in needs)} need calibration tokens, there are none")
+    stream = calib.stream(view)
+    for i, block in enumerate(stream.blocks):
+        home = _device(block)
+        block.to(calib.device)
+        try:
+            _turn(view, stream, i, needs, visit, calib.inputs == "dense")
+        finally:
+            block.to(home)
+    return stream
+
+
+def _turn(view: View, stream: Stream, i: int, needs: Sequence[type[Stat]], visit: Visit, dense: bool) -> None:
+    """Block i's turn: one pass for statistics, the visit, and (compressed inputs) a second pass."""
+    sites = view.sites(i)
+    with evaluating(view.model):
+        with watching(sites, needs) as stats:
+            if dense:
+                stream.advance(stream.forward(i))
+            else:
+                for _ in stream.forward(i):
+                    pass
+        visit(i, sites, stats)
+        if not dense:
+            stream.advance(stream.forward(i))
+
+
+def statistics(view: View, calib: "Calibration", needs: Sequence[type[Stat]]) -> dict[str, Stats]:
+    """Statistics of every layer of the model as it is now; nothing is changed."""
+    found: dict[str, Stats] = {}
+    walk(view, calib, needs, lambda i, sites, stats: found.update(stats))
+    return found

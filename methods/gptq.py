@@ -1,0 +1,60 @@
+"""GPTQ (Frantar et al., ICLR 2023, arXiv:2210.17323): round columns, repair what follows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crunchmark import (
+    Gram,
+    Layer,
+    Method,
+    Quantised,
+    Room,
+    Term,
+    damped_inverse,
+    grids,
+    round_to,
+    spread,
+    sweep,
+    value_of,
+)
+
+
+@dataclass(frozen=True)
+class GPTQ(Method):
+    """Optimal-brain-surgeon sweep of rounding; grids are fitted on the original weight, per group.
+
+    group: inputs that share a scale, -1 for the whole row, null for the finest that fits.
+    sym: symmetric grid. act_order: columns by falling Hessian diagonal.
+    damp: share of the mean Hessian diagonal added to it. block: columns per lazily updated block.
+    """
+
+    group: int | None = None
+    sym: bool = False
+    act_order: bool = False
+    damp: float = 0.01
+    block: int = 128
+
+    needs = (Gram,)
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Round column by column in the factor's order."""
+        gram, wide = layer[Gram], layer.weight.shape[1]
+        key = f"inverse {self.damp} {self.act_order}"
+        factor = gram.memo(key, lambda: damped_inverse(gram.value, self.damp, self.act_order))
+        bits, group = Quantised.fits(layer.weight.shape, room, layer.name, self.group, self.sym)
+        weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
+        scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
+        scales = spread(scale, group, wide)[:, factor.order]  # (out, in)
+        zeros = spread(zero, group, wide)[:, factor.order]  # (out, in)
+        codes = torch.zeros(weight.shape, dtype=torch.uint8)
+
+        def choose(left: Tensor, _: Tensor, j: int) -> Tensor:
+            grid = scales[:, j], zeros[:, j]  # (out,) each
+            code = round_to(left[:, :1], *grid, bits)  # (out, 1)
+            codes[:, factor.order[j]] = code[:, 0]
+            return value_of(code, *grid)[:, 0]  # (out,)
+
+        sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
+        return Quantised.of(codes, scale, None if self.sym else zero, bits, group)

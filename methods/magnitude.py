@@ -1,0 +1,20 @@
+"""Magnitude pruning (Han et al., 2015, arXiv:1506.02626): drop the smallest weights."""
+
+from dataclasses import dataclass
+
+from crunchmark import Layer, Method, Room, Sparse, Term
+
+
+@dataclass(frozen=True)
+class Magnitude(Method):
+    """Keep the largest |W| of every matrix.
+
+    run: neighbouring inputs ranked together, 4 with half kept is 2:4; 0 ranks the whole matrix.
+    """
+
+    run: int = 0
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Rank by absolute value."""
+        score = layer.weight.abs()  # (out, in)
+        return Sparse.largest(layer.weight, score, room, layer.name, run=self.run, scope="layer")

@@ -1,0 +1,26 @@
+"""Round to nearest: the data-free baseline of every quantisation paper (see GPTQ, arXiv:2210.17323)."""
+
+from dataclasses import dataclass
+
+from crunchmark import Layer, Method, Quantised, Room, Term, grids, round_to, spread
+
+
+@dataclass(frozen=True)
+class RTN(Method):
+    """Min-max grid per group of inputs with zero on it, nearest level per weight.
+
+    group: inputs that share a scale, -1 for the whole row, null for the finest that fits.
+    sym: symmetric grid, no stored zero.
+    """
+
+    group: int | None = None
+    sym: bool = False
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Round to the most bits that fit."""
+        bits, group = Quantised.fits(layer.weight.shape, room, layer.name, self.group, self.sym)
+        scale, zero = grids(layer.weight, bits, group, self.sym)  # (out, groups)
+        wide = layer.weight.shape[1]
+        grid = spread(scale, group, wide), spread(zero, group, wide)  # (out, in) each
+        codes = round_to(layer.weight.unsqueeze(-1), *grid, bits).squeeze(-1)  # (out, in)
+        return Quantised.of(codes, scale, None if self.sym else zero, bits, group)

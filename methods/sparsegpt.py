@@ -1,0 +1,63 @@
+"""SparseGPT (Frantar and Alistarh, ICML 2023, arXiv:2301.00774): prune columns, repair what follows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crunchmark import NM, Gram, Layer, Method, Room, Sparse, Term, damped_inverse, sweep, top
+
+
+@dataclass(frozen=True)
+class SparseGPT(Method):
+    """Optimal-brain-surgeon sweep; the mask is chosen on the way by S = w^2 / d^2 (section 3.2).
+
+    run: neighbouring inputs ranked together, 4 with half kept is 2:4; 0 ranks a whole block of columns.
+    damp: share of the mean Hessian diagonal added to it. block: columns per lazily updated block.
+    """
+
+    run: int = 0
+    damp: float = 0.01
+    block: int = 128
+
+    needs = (Gram,)
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Sweep the columns of the damped problem; dead inputs get no weight."""
+        gram = layer[Gram]
+        factor = gram.memo(f"inverse {self.damp}", lambda: damped_inverse(gram.value, self.damp))
+        weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
+        prune = self._runs if self.run else self._blocks
+        return prune(layer.name, weight, factor.upper, room)
+
+    def _blocks(self, name: str, weight: Tensor, upper: Tensor, room: Room) -> Term:
+        """The lowest scores of every block go, so that the whole matrix keeps what fits."""
+        drop = weight.numel() - Sparse.keeps(weight.shape, room, name)
+        gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
+
+        def start(left: Tensor, d: Tensor, lo: int) -> None:
+            hi = lo + left.shape[1]
+            quota = drop * hi // weight.shape[1] - drop * lo // weight.shape[1]
+            score = (left / d).square()  # (out, hi - lo)
+            gone[:, lo:hi] = ~top(score.flatten(), score.numel() - quota).view_as(score)
+
+        def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
+            return left[:, 0].masked_fill(gone[:, j], 0.0)  # (out,)
+
+        swept = sweep(weight, upper, choose, start, self.block)
+        return Sparse.of(swept, ~gone, room.dtype)
+
+    def _runs(self, name: str, weight: Tensor, upper: Tensor, room: Room) -> Term:
+        """Keep n of every run, judged when the sweep reaches it, on weights repaired so far."""
+        keep = NM.fits(weight.shape, room, self.run, name)
+        gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
+
+        def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
+            if j % self.run == 0:
+                score = (left[:, : self.run] / d[: self.run]).square()  # (out, run)
+                gone[:, j : j + self.run] = ~top(score, keep)
+            return left[:, 0].masked_fill(gone[:, j], 0.0)  # (out,)
+
+        block = max(self.run, self.block - self.block % self.run)  # a run never straddles two blocks
+        swept = sweep(weight, upper, choose, block=block)
+        return NM.of(swept, ~gone, keep, self.run, room.dtype)

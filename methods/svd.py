@@ -1,0 +1,22 @@
+"""Truncated SVD of every weight (Eckart and Young, 1936; the LLM baseline of arXiv:2403.07378)."""
+
+from dataclasses import dataclass
+
+from crunchmark import Layer, LowRank, Method, Room, Term, spectrum
+
+
+@dataclass(frozen=True)
+class SVD(Method):
+    """The best rank-r stand-in in Frobenius norm, W ~ U_r (U_r^T W).
+
+    align: ranks are multiples of it (rounded down, at least one multiple unless it does not fit).
+    """
+
+    align: int = 1
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Project the weight on its leading left singular vectors."""
+        rank = LowRank.fits(layer.weight.shape, room, layer.name)
+        rank = max(rank - rank % self.align, min(rank, self.align))
+        basis = layer.memo("svd", lambda: spectrum(layer.weight)).basis[:, :rank].float()  # (out, r)
+        return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)

@@ -1,0 +1,28 @@
+"""SVD-LLM, the whitening step (Wang et al., ICLR 2025, arXiv:2403.07378): truncation-aware SVD."""
+
+from dataclasses import dataclass
+
+from crunchmark import Gram, Layer, LowRank, Method, Room, Term, spectrum
+
+
+@dataclass(frozen=True)
+class SVDLLM(Method):
+    """The rank-r stand-in with the least output error on the calibration tokens.
+
+    W L = U S V^T with C = X^T X = L L^T; W ~ U_r S_r V_r^T L^-1 = U_r (U_r^T W), so no inverse is taken.
+    align: ranks are multiples of it.
+    """
+
+    align: int = 1
+
+    needs = (Gram,)
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Project the weight on the leading directions of its outputs."""
+        rank = LowRank.fits(layer.weight.shape, room, layer.name)
+        rank = max(rank - rank % self.align, min(rank, self.align))
+        gram = layer[Gram].value
+        basis = (
+            layer.memo("svd_llm", lambda: spectrum(layer.weight, gram)).basis[:, :rank].float()
+        )  # (out, r)
+        return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)

@@ -1,0 +1,49 @@
+"""One cell, or with -m a grid of them: `python run.py -m method=svd,slicegpt budget=0.3`."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+PREFIXES = ("crunchmark.", "methods.", "tasks.")
+
+
+def check_targets(node: Any) -> None:
+    """Every `_target_` must start with one of ours.
+
+    Raises:
+        ValueError: one does not; names it.
+    """
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(PREFIXES):
+            raise ValueError(f"_target_={target!r} is refused; valid: a name under {', '.join(PREFIXES)}")
+        node = list(node.values())
+    for child in node if isinstance(node, list) else []:
+        check_targets(child)
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Make the cell's objects from the config and run it."""
+    from crunchmark.pipeline import Cell, Runner, cell_from
+
+    config = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        check_targets(config)
+        made = {name: instantiate(spec) for name, spec in config["task"].items()}
+        cell: Cell = cell_from(config, instantiate(config["method"]), made)
+        Runner.of(config).run(cell)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    main()

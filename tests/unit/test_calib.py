@@ -1,0 +1,173 @@
+import hashlib
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from crunchmark.calib import Calibration, Source, draw, fingerprint
+
+
+class Bytes:
+    """A tokenizer whose ids are bytes."""
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        assert not add_special_tokens
+        return {"input_ids": list(text.encode())}
+
+    def __len__(self):
+        return 128
+
+
+TEXT = "".join(chr(32 + k % 90) for k in range(500))
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def save(tmp_path, array):
+    path = tmp_path / "ids.npy"
+    np.save(path, array)
+    return Source(path=str(path))
+
+
+def one_line(call, *parts):
+    with pytest.raises(ValueError) as e:  # noqa: PT011
+        call()
+    message = str(e.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_windows_of_the_text(text):
+    got = draw(Source(path=text), Bytes(), 6, 20, 0)
+    assert got.ids.shape == (6, 20)
+    assert got.ids.dtype == torch.int64
+    assert all(bytes(row.tolist()).decode() in TEXT for row in got.ids)
+    assert got.fingerprint == hashlib.sha256(got.ids.numpy().tobytes()).hexdigest() == fingerprint(got.ids)
+
+
+def test_same_seed_same_tokens(text):
+    a, b, c = (draw(Source(path=text), Bytes(), 6, 20, seed) for seed in (0, 0, 1))
+    assert torch.equal(a.ids, b.ids)
+    assert a.fingerprint == b.fingerprint != c.fingerprint
+    assert not torch.equal(a.ids, c.ids)
+
+
+def test_more_sequences_extend_fewer(text):
+    few, many = (draw(Source(path=text), Bytes(), n, 20, 0).ids for n in (3, 9))
+    assert torch.equal(few, many[:3])
+
+
+def test_whole_text_as_one_window(text):
+    assert bytes(draw(Source(path=text), Bytes(), 1, 500, 0).ids[0].tolist()).decode() == TEXT
+
+
+def test_jsonl_documents_are_joined_in_order(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"body": t}) for t in ("one", "two", "three")) + "\n\n")
+    ids = draw(Source(path=str(path), field="body"), Bytes(), 1, len("one\n\ntwo\n\nthree"), 0).ids
+    assert bytes(ids[0].tolist()) == b"one\n\ntwo\n\nthree"
+    one_line(lambda: draw(Source(path=str(path)), Bytes(), 1, 2, 0), "a.jsonl:1 has no text field 'text'")
+    path.write_text('{"body": "a"}\n{"bo')
+    one_line(lambda: draw(Source(path=str(path), field="body"), Bytes(), 1, 2, 0), "a.jsonl:2 is no JSON")
+
+
+def test_large_sources_are_thinned_by_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr("crunchmark.calib.MAX_CHARS", 40)
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"text": chr(65 + k) * 10}) for k in range(20)))
+    kept = [
+        set(draw(Source(path=str(path)), Bytes(), 1, 58, seed).ids[0].tolist()) - {10} for seed in (0, 0, 1)
+    ]
+    assert len(kept[0]) == 5
+    assert kept[0] == kept[1] != kept[2]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_npy_rows(tmp_path, dtype):
+    table = np.arange(60, dtype=dtype).reshape(6, 10)
+    source = save(tmp_path, table)
+    assert torch.equal(draw(source, Bytes(), 6, 10, 0).ids, torch.arange(60).view(6, 10))
+    some = draw(source, Bytes(), 3, 4, 0).ids
+    assert some.shape == (3, 4)
+    assert (some[:, 0] % 10 == 0).all()
+    assert some[:, 0].unique().numel() == 3
+
+
+@pytest.mark.parametrize(
+    ("array", "parts"),
+    [
+        (np.zeros((2, 4)), ("float64 (2, 4)", "integer ids (n, length)")),
+        (np.zeros(4, dtype=np.int64), ("int64 (4,)",)),
+        (np.zeros((2, 4), dtype=np.int64), ("holds 2 x 4 ids", "asked for 3 x 4")),
+        (np.full((3, 4), 128), ("id 128", "vocabulary has 128")),
+        (np.full((3, 4), -1), ("id -1",)),
+        (np.array([[{}]], dtype=object), ("no readable .npy",)),
+    ],
+)
+def test_wrong_npy(tmp_path, array, parts):
+    source = save(tmp_path, array)
+    one_line(lambda: draw(source, Bytes(), 3, 4, 0), *parts)
+
+
+def test_wrong_sources(tmp_path, text):
+    def attempt(n=1, length=4, **where):
+        return lambda: draw(Source(**where), Bytes(), n, length, 0)
+
+    empty, blank, junk, other = (tmp_path / f"{n}" for n in ("e.txt", "b.txt", "j.npy", "o.csv"))
+    empty.write_text("")
+    blank.write_text(" \n ")
+    junk.write_bytes(b"junk")
+    other.write_text("x")
+    one_line(attempt(path="/no/such.txt"), "'/no/such.txt' does not exist")
+    one_line(attempt(path="/no/such.npy"), "'/no/such.npy' does not exist")
+    one_line(attempt(path=str(empty)), "e.txt' is empty")
+    one_line(attempt(path=str(blank)), "b.txt' holds no text")
+    one_line(attempt(path=str(junk)), "no readable .npy")
+    one_line(attempt(path=str(other)), "unknown suffix; valid: .txt, .jsonl, .npy")
+    one_line(attempt(path=text, length=501), "has 500 tokens; one sequence needs 501")
+    one_line(attempt(path=text, n=0), "calib.n=0")
+    one_line(attempt(path=text, length=0), "calib.length=0")
+    one_line(attempt(), "needs path or dataset")
+    one_line(attempt(path=text, dataset="x"), "needs path or dataset")
+    binary = tmp_path / "bin.txt"
+    binary.write_bytes(b"\xff\xfe\x00")
+    one_line(attempt(path=str(binary)), "no utf-8 text")
+
+
+def test_hub_data_set_offline_is_one_quick_line():
+    import datasets  # noqa: F401  the import is not what is timed
+
+    start = time.perf_counter()
+    one_line(
+        lambda: draw(Source(dataset="nobody/nothing", name="v9"), Bytes(), 1, 4, 0),
+        "'nobody/nothing' (v9)",
+        "offline",
+    )
+    assert time.perf_counter() - start < 2
+
+
+def test_local_folder_as_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(json.dumps({"text": c * 8}) for c in "abc"))
+    ids = draw(Source(dataset=str(folder)), Bytes(), 1, 28, 0).ids
+    assert bytes(ids[0].tolist()) == b"aaaaaaaa\n\nbbbbbbbb\n\ncccccccc"
+    one_line(
+        lambda: draw(Source(dataset=str(folder), field="body"), Bytes(), 1, 4, 0),
+        "no field 'body'; valid: text",
+    )
+    one_line(lambda: draw(Source(dataset=str(folder), split="dev"), Bytes(), 1, 4, 0), "split 'dev'")
+
+
+def test_calibration_checks_its_fields(tokens):
+    one_line(lambda: Calibration(tokens, inputs="both"), "'both' is unknown; valid: dense, compressed")
+    one_line(lambda: Calibration(tokens, batch=0), "calib.batch=0")
