@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def at_chance(points: pd.DataFrame) -> pd.Series:
+    """Where dense itself hardly beats chance, so that there is nothing to keep."""
+    return points["higher_is_better"] & (points["dense"] <= points["chance"].fillna(0.0) * 1.25 + 0.02)
+
+
 def retained(points: pd.DataFrame) -> pd.DataFrame:
     """The fraction of the dense score that is kept; tasks where dense itself is at chance are left out."""
-    small = points[(points["state"] != "dense") & (points["dense"] > 0)]
-    floor = small["chance"].fillna(0.0) * 1.25 + 0.02
-    small = small[~small["higher_is_better"] | (small["dense"] > floor)]
+    small = points[(points["state"] != "dense") & (points["dense"] > 0) & ~at_chance(points)]
     ratio = small["value"] / small["dense"]
     kept = ratio.where(small["higher_is_better"], 1 / ratio)
     return small.assign(kept=kept, kept_half=(small["half"] / small["value"] * kept).replace(np.inf, 0.0))
@@ -36,16 +39,20 @@ def curves(points: pd.DataFrame) -> Figure:
     tasks.sort(key=lambda task: order[style.kind_of(*task)])
     looks = style.task_looks(tasks)
     labels = list(dict.fromkeys(kept["label"]))
-    figure, axes, spare = style.panels(len(labels), 5 if len(labels) in (5, 9, 10) else 4)
+    made = style.panels(len(labels), 5 if len(labels) in (5, 9, 10) else 4, len(tasks) + 1, shared=True)
     limits = 100 * kept["budget"].max() + 2, max(108, min(130, 100 * kept["kept"].max() + 4))
-    for axis, label in zip(axes, labels, strict=True):
+    for axis, label in zip(made.axes, labels, strict=True):
         _curve_panel(axis, kept[kept["label"] == label], tasks, looks)
         axis.set(title=label, xlim=(0, limits[0]), ylim=(-3, limits[1]))
         axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())
-    figure.supxlabel("share of weights removed (budget, %)", fontsize=9)
-    figure.supylabel("score kept (% of dense)", fontsize=9)
-    style.legend(figure, axes, spare, [style.short_task(task) for task, _ in tasks])
-    return figure
+    made.label("share of weights removed (budget, %)", "score kept (% of dense)")
+    made.legend([_name(*task) for task in tasks])
+    return made.figure
+
+
+def _name(task: str, metric: str) -> str:
+    """What the legend calls a task."""
+    return style.short_task(task) + (" (dense ppl / ppl)" if style.is_perplexity(task, metric) else "")
 
 
 def _curve_panel(
@@ -57,15 +64,14 @@ def _curve_panel(
     for task, metric in tasks:
         line = group[(group["task"] == task) & (group["metric"] == metric)].sort_values("budget")
         x, y = [0.0, *(100 * line["budget"])], [100.0, *(100 * line["kept"])]
-        name = style.short_task(task) + (" (dense ppl / ppl)" if style.is_perplexity(task, metric) else "")
         axis.plot(
             x,
             y,
-            label=name,
+            label=_name(task, metric),
             **looks[task],
-            markersize=3.8,
+            markersize=4.4,
             markeredgecolor="white",
-            markeredgewidth=0.4,
+            markeredgewidth=0.3,
             zorder=3,
         )
         low, high = (np.array([0.0, *(100 * line["kept_half"].fillna(0.0))]) * sign for sign in (-1, 1))

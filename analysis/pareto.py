@@ -44,25 +44,25 @@ def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure
     tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
     labels = [label for label in dict.fromkeys(points["label"]) if label != "dense"]
     looks = style.looks(labels)
-    figure, axes, spare = style.panels(len(tasks))
+    made = style.panels(len(tasks), entries=len(labels) + 4)
     points, unit = _with_x(points, x)
-    for axis, (task, metric) in zip(axes, tasks, strict=True):
+    for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
-        _panel(axis, group, looks)
-        axis.set_title(style.short_task(task))
+        blind = bool(curves.at_chance(group[group["state"] != "dense"]).any())
+        _panel(axis, group, looks, blind)
+        axis.set_title(style.short_task(task) + (" (dense is at chance)" if blind else ""))
         axis.set_ylabel(_metric_name(task, metric))
-    figure.supxlabel(unit, fontsize=9)
-    style.legend(figure, axes, spare, ["dense", *labels])
+    made.label(unit)
+    made.legend(["dense", *labels])
     if len(lost):
-        _absent(figure, [f"{r.label} {style.budget_name(r.budget)}" for r in lost.itertuples()])
-    return figure
+        made.note(_absent([f"{r.label} {style.budget_name(r.budget)}" for r in lost.itertuples()]))
+    return made.figure
 
 
-def _absent(figure: Figure, names: list[str]) -> None:
+def _absent(names: list[str]) -> str:
     """Say which cells are not in the figure."""
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    note = f"Not drawn (unreachable, skipped or failed): {', '.join(names[:6])}{more}."
-    figure.text(0.995, 0.004, note, fontsize=6.5, color="#666666", ha="right", va="bottom")
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"Not drawn (no such cell): {', '.join(names[:4])}{more}."
 
 
 def _with_x(points: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
@@ -87,7 +87,7 @@ def _metric_name(task: str, metric: str) -> str:
     )
 
 
-def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
+def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], blind: bool) -> None:
     """One task: band, chance, frontier, lines, dense."""
     higher = bool(group["higher_is_better"].iloc[0])
     dense = float(group["dense"].dropna().mean()) if group["dense"].notna().any() else float("nan")
@@ -97,7 +97,8 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]]) ->
     limit = dense * CAP if not higher and dense > 0 else np.inf
     small = small.assign(value=small["value"].clip(upper=limit))
     _levels(axis, dense, group["chance"].max(), higher)
-    _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
+    if not blind:
+        _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
     for label, look in looks.items():
         line = small[small["label"] == label].sort_values("x")
         axis.errorbar(

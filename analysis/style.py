@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, ordered so that neighbours also differ in lightness (grey print).
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#B8A900", "#7F7F7F")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#882255", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "h", ">", "p", "d")
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)))
 WARM = ("#D55E00", "#E69F00", "#A63603", "#C2185B")
@@ -159,29 +160,62 @@ def task_looks(tasks: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes], list[Axes]]:
-    """A figure of small multiples without pyplot: the figure, its panels, and the spare slots."""
+def panels(count: int, columns: int = 4, entries: int = 0, shared: bool = False) -> Panels:
+    """Small multiples laid out in inches (no solver, no pyplot), with room for a legend of that many entries.
+
+    Panels that share their y axis stand closer together.
+    """
     from matplotlib.figure import Figure as NewFigure
 
     columns = min(columns, max(count, 1))
     lines = math.ceil(max(count, 1) / columns)
-    figure = NewFigure(figsize=(2.75 * columns + 0.5, 2.35 * lines + 0.9), layout="constrained")
+    inside = lines * columns > count and entries <= 15
+    gap, foot = (0.2 if shared else 0.66), 0.62 + (0 if inside else 0.2 * math.ceil(entries / 6))
+    width = 0.75 + 2.15 * columns + gap * (columns - 1) + 0.12
+    height = 0.3 + 1.75 * lines + 0.58 * (lines - 1) + foot
+    figure = NewFigure(figsize=(width, height))
+    figure.subplots_adjust(
+        0.75 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, gap / 2.15, 0.58 / 1.75
+    )
     grid: np.ndarray = figure.subplots(lines, columns, squeeze=False).ravel()
     for spare in grid[count:]:
         spare.set_axis_off()
-    return figure, list(grid[:count]), list(grid[count:])
+    return Panels(figure, list(grid[:count]), grid[count] if inside else None, foot)
 
 
-def legend(figure: Figure, axes: list[Axes], spare: list[Axes], first: list[str]) -> None:
-    """One legend outside the panels: in a spare slot where there is one, else below."""
-    pairs: dict[str, Any] = {}
-    for axis in axes:
-        handles, names = axis.get_legend_handles_labels()
-        pairs |= {name: handle for name, handle in zip(names, handles, strict=True) if name not in pairs}
-    names = [name for name in first if name in pairs]
-    names += [name for name in pairs if name not in names]
-    marks = [pairs[name] for name in names]
-    if spare and len(names) <= 15:
-        spare[0].legend(marks, names, loc="center left", borderaxespad=0, labelspacing=0.4, handlelength=3.2)
-    else:
-        figure.legend(marks, names, loc="outside lower center", ncols=min(len(names), 6), handlelength=3.2)
+@dataclass
+class Panels:
+    """A figure, its panels, the slot for a legend (None: below), and the inches below the panels."""
+
+    figure: Figure
+    axes: list[Axes]
+    spare: Axes | None
+    foot: float
+
+    def label(self, x: str, y: str = "") -> None:
+        """Name the axes all panels share."""
+        width, height = self.figure.get_size_inches()
+        self.figure.text(0.5, (self.foot - 0.45) / height, x, ha="center", va="center", fontsize=9)
+        self.figure.text(0.16 / width, 0.5, y, ha="center", va="center", rotation=90, fontsize=9)
+
+    def legend(self, first: list[str]) -> None:
+        """One legend outside the panels; those names first, then what else is labelled."""
+        pairs: dict[str, Any] = {}
+        for axis in self.axes:
+            handles, names = axis.get_legend_handles_labels()
+            pairs = dict(zip(names, handles, strict=True)) | pairs
+        names = [name for name in first if name in pairs]
+        names += [name for name in pairs if name not in names]
+        marks = [pairs[name] for name in names]
+        if self.spare is not None:
+            self.spare.legend(
+                marks, names, loc="center left", borderaxespad=0, labelspacing=0.3, handlelength=3.2
+            )
+            return
+        self.figure.legend(marks, names, loc="lower center", ncols=min(len(names), 6), handlelength=3.2)
+
+    def note(self, text: str) -> None:
+        """Small print below the panels."""
+        width, height = self.figure.get_size_inches()
+        place = {"ha": "right", "va": "center", "fontsize": 6.5, "color": "#666666"}
+        self.figure.text(1 - 0.12 / width, (self.foot - 0.45) / height, text, **place)

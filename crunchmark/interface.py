@@ -37,6 +37,11 @@ class Layer:
     seed: int = 0  # from the run's seed and the name
     memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.weight.shape[0], self.weight.shape[1]
+
     def __getitem__(self, kind: type[S]) -> S:
         """The statistic of that kind; the walker gathered it because the method `needs` it."""
         return self.stats[kind]  # type: ignore[return-value]

@@ -11,7 +11,7 @@ class DenseParent(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """The weight in the room's 16-bit dtype."""
-        needs = dense_bytes((layer.weight.shape[0], layer.weight.shape[1]))
+        needs = dense_bytes(layer.shape)
         if room.nbytes < needs:
             raise Unreachable(layer.name, needs, room.nbytes)
         return Dense.of(layer.weight, room)

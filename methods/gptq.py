@@ -43,7 +43,7 @@ class GPTQ(Method):
         gram, wide = layer[Gram], layer.weight.shape[1]
         key = f"inverse {self.damp} {self.act_order}"
         factor = gram.memo(key, lambda: damped_inverse(gram.value, self.damp, self.act_order))
-        bits, group = Quantised.fits(layer.weight.shape, room, layer.name, self.group, self.sym)
+        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
         scales = spread(scale, group, wide)[:, factor.order]  # (out, in)

@@ -18,7 +18,7 @@ class RTN(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round to the most bits that fit."""
-        bits, group = Quantised.fits(layer.weight.shape, room, layer.name, self.group, self.sym)
+        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
         scale, zero = grids(layer.weight, bits, group, self.sym)  # (out, groups)
         wide = layer.weight.shape[1]
         grid = spread(scale, group, wide), spread(zero, group, wide)  # (out, in) each

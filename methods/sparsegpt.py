@@ -28,11 +28,11 @@ class SparseGPT(Method):
         factor = gram.memo(f"inverse {self.damp}", lambda: damped_inverse(gram.value, self.damp))
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         prune = self._runs if self.run else self._blocks
-        return prune(layer.name, weight, factor.upper, room)
+        return prune(layer, weight, factor.upper, room)
 
-    def _blocks(self, name: str, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _blocks(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
         """The lowest scores of every block go, so that the whole matrix keeps what fits."""
-        drop = weight.numel() - Sparse.keeps(weight.shape, room, name)
+        drop = weight.numel() - Sparse.keeps(layer.shape, room, layer.name)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def start(left: Tensor, d: Tensor, lo: int) -> None:
@@ -47,9 +47,9 @@ class SparseGPT(Method):
         swept = sweep(weight, upper, choose, start, self.block)
         return Sparse.of(swept, ~gone, room.dtype)
 
-    def _runs(self, name: str, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _runs(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
         """Keep n of every run, judged when the sweep reaches it, on weights repaired so far."""
-        keep = NM.fits(weight.shape, room, self.run, name)
+        keep = NM.fits(layer.shape, room, self.run, layer.name)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:

@@ -16,7 +16,7 @@ class SVD(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Project the weight on its leading left singular vectors."""
-        rank = LowRank.fits(layer.weight.shape, room, layer.name)
+        rank = LowRank.fits(layer.shape, room, layer.name)
         rank = max(rank - rank % self.align, min(rank, self.align))
         basis = layer.memo("svd", lambda: spectrum(layer.weight)).basis[:, :rank].float()  # (out, r)
         return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)

@@ -19,7 +19,7 @@ class SVDLLM(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Project the weight on the leading directions of its outputs."""
-        rank = LowRank.fits(layer.weight.shape, room, layer.name)
+        rank = LowRank.fits(layer.shape, room, layer.name)
         rank = max(rank - rank % self.align, min(rank, self.align))
         gram = layer[Gram].value
         basis = (

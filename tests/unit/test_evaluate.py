@@ -1,0 +1,171 @@
+import json
+import math
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crunchmark.evaluate import aggregate, compare, rows
+from crunchmark.interface import Item, Metric
+
+ACC = Metric("acc", chance=0.25)
+PPL = Metric("perplexity", kind="exp", higher_is_better=False)
+BITS = Metric("bits", higher_is_better=False)
+
+
+def items(scores, metric="acc", weights=None):
+    weights = weights or [1.0] * len(scores)
+    pairs = enumerate(zip(scores, weights, strict=True))
+    return [Item(f"q/{i}", metric, score, weight) for i, (score, weight) in pairs]
+
+
+def test_mean_and_its_standard_error_by_hand():
+    found = aggregate(items([1, 0, 1, 1]), {"acc": ACC})["acc"]
+    assert (found.n, found.value) == (4, 0.75)
+    assert found.stderr == pytest.approx(math.sqrt(0.75 / 3 / 4))  # sum of squares 0.75, n - 1 = 3, n = 4
+
+
+def test_weighted_mean_by_hand():
+    found = aggregate(items([2.0, 5.0], weights=[3.0, 1.0]), {"acc": ACC})["acc"]
+    assert found.value == 2.75  # (2 * 3 + 5) / 4
+    # residuals -.75 and 2.25, shares .75 and .25, both products .5625; n / (n - 1) = 2
+    assert found.stderr == pytest.approx(math.sqrt(2 * 2 * 0.5625**2))
+
+
+def test_perplexity_is_exp_of_the_token_mean_with_delta_method_error():
+    scores, weights = [1.0, 2.0, 4.0], [1.0, 1.0, 2.0]
+    found = aggregate(items(scores, "perplexity", weights), {"perplexity": PPL})["perplexity"]
+    assert found.value == pytest.approx(math.exp(11 / 4))
+    share = np.array(weights) / 4
+    spread = math.sqrt(((share * (np.array(scores) - 11 / 4)) ** 2).sum() * 3 / 2)
+    assert found.stderr == pytest.approx(math.exp(11 / 4) * spread)
+
+
+def test_one_item_has_no_error_bar_and_no_items_are_an_error():
+    assert math.isnan(aggregate(items([1.0]), {"acc": ACC})["acc"].stderr)
+    with pytest.raises(ValueError, match="no items for the metric 'acc'"):
+        aggregate([], {"acc": ACC})
+    with pytest.raises(ValueError, match="'q/0' carries the metric 'f1'"):
+        aggregate(items([1.0], "f1"), {"acc": ACC})
+
+
+def test_p_value_is_mcnemars_by_hand():
+    dense = items([1] * 8 + [0] * 3 + [1] * 5)
+    ours = items([0] * 8 + [1] * 2 + [0] + [1] * 5)  # 8 lost, 2 won, 6 agree
+    expected = 2 * sum(comb(10, k) for k in (0, 1, 2)) / 2**10
+    assert compare(ours, dense, ACC).p_value == pytest.approx(expected)
+    assert compare(dense, ours, ACC).p_value == pytest.approx(expected)
+
+
+def test_identical_items_match_even_where_nothing_is_right():
+    for scores in ([0, 0, 0], [1, 0, 1], [1]):
+        found = compare(items(scores), items(scores), ACC)
+        assert (found.state, found.delta, found.low, found.high, found.p_value) == ("match", 0, 0, 0, 1)
+
+
+def test_three_states_of_an_accuracy():
+    dense = items([1] * 800 + [0] * 200)  # the margin is 0.04
+    same = items([0] * 5 + [1] * 795 + [0] * 200)
+    near = items([0] * 40 + [1] * 760 + [0] * 200)
+    far = items([0] * 200 + [1] * 600 + [0] * 200)
+    assert [compare(cell, dense, ACC).state for cell in (same, near, far)] == ["match", "undecided", "fail"]
+    found = compare(far, dense, ACC)
+    assert (found.dense, found.delta) == (0.8, pytest.approx(-0.2))
+    error = math.sqrt(0.2 * 0.8 / 1000)  # the difference is -1 with probability .2
+    assert found.low == pytest.approx(-0.2 - 1.96 * error, abs=0.004)
+    assert found.high == pytest.approx(-0.2 + 1.96 * error, abs=0.004)
+
+
+def test_three_states_of_a_perplexity_where_lower_is_better():
+    rng = np.random.default_rng(0)
+    base = rng.normal(2.0, 0.3, 200)
+    noise = rng.normal(0, 0.02, 200)
+    dense = items(base.tolist(), "perplexity")
+
+    def moved(ratio):
+        return compare(items((base + math.log(ratio) + noise).tolist(), "perplexity"), dense, PPL)
+
+    states = [moved(ratio).state for ratio in (0.7, 1.04, 1.05, 1.06)]
+    assert states == ["match", "match", "undecided", "fail"]
+    worse = moved(1.06)
+    assert worse.delta == pytest.approx(0.06 * worse.dense, abs=0.01 * worse.dense)
+    assert 0 < worse.low < worse.delta < worse.high
+    assert worse.p_value < 0.01
+
+
+def test_lower_is_better_mean_uses_the_margin_above():
+    base = np.linspace(0.5, 1.5, 100)
+    dense = items(base.tolist(), "bits")
+    assert compare(items((base * 1.03).tolist(), "bits"), dense, BITS).state == "match"
+    assert compare(items((base * 1.08).tolist(), "bits"), dense, BITS).state == "fail"
+
+
+def test_a_broken_model_fails_and_a_broken_parent_decides_nothing():
+    good, bad = items([2.0, 3.0], "perplexity"), items([2.0, math.nan], "perplexity")
+    assert compare(bad, good, PPL).state == "fail"
+    assert compare(items([2.0, math.inf], "perplexity"), good, PPL).state == "fail"
+    assert compare(items([900.0, 900.0], "perplexity"), good, PPL).state == "fail"
+    assert compare(good, bad, PPL).state == "undecided"
+
+
+def test_one_item_decides_nothing():
+    assert compare(items([0.0]), items([1.0]), ACC).state == "undecided"
+
+
+def test_ids_and_weights_must_agree():
+    with pytest.raises(ValueError, match="compressed items lack the id 'q/2'"):
+        compare(items([1, 0]), items([1, 0, 1]), ACC)
+    with pytest.raises(ValueError, match="dense items lack the id 'q/2'"):
+        compare(items([1, 0, 1]), items([1, 0]), ACC)
+    with pytest.raises(ValueError, match="two items of 'acc' have the id 'q/0'"):
+        compare(items([1]) * 2, items([1]), ACC)
+    with pytest.raises(ValueError, match=r"item 'q/1' weighs 2\.0, in dense 1\.0"):
+        compare(items([1, 0], weights=[1.0, 2.0]), items([1, 1]), ACC)
+
+
+def test_pairing_is_by_id_not_by_place():
+    scores = [0.1, 0.9, 0.4, 0.7]
+    assert compare(items(scores)[::-1], items(scores), ACC).state == "match"
+
+
+def test_rows_are_flat_json_headline_first():
+    metrics = {"acc": ACC, "perplexity": PPL}
+    both = items([1, 0, 1]) + items([2.0, 3.0, 4.0], "perplexity")
+    found = rows("arc_easy", "abcd", both, metrics, both)
+    assert [row["metric"] for row in found] == ["acc", "perplexity"]
+    assert [row["headline"] for row in found] == [True, False]
+    assert [row["state"] for row in found] == ["match", "match"]
+    names = "task metric protocol n value stderr chance higher_is_better headline"
+    assert list(found[0]) == [*names.split(), "dense", "delta", "low", "high", "p_value", "state"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_rows_of_the_dense_cell_and_of_a_single_item():
+    (row,) = rows("t", "p", items([1.0]), {"acc": ACC}, None)
+    assert (row["state"], row["stderr"], row["chance"]) == ("dense", None, 0.25)
+    assert all(row[key] is None for key in ("dense", "delta", "low", "high", "p_value"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
+def test_swapping_the_two_mirrors_the_interval(pairs):
+    ours, theirs = items([a for a, _ in pairs]), items([b for _, b in pairs])
+    one, other = compare(ours, theirs, ACC), compare(theirs, ours, ACC)
+    assert one.low == pytest.approx(-other.high, abs=1e-9)
+    assert one.p_value == pytest.approx(other.p_value)
+    assert one.low <= one.delta + 1e-9 or len(pairs) < 10
+    assert one == compare(ours, theirs, ACC)
+
+
+@pytest.mark.parametrize("ratio", [0.93, 1.0])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(ratio):
+    rng = np.random.default_rng(1)
+    hit = 0
+    for trial in range(100):
+        dense = rng.normal(1.0, 0.3, 80)
+        ours = dense * ratio + rng.normal(0, 0.1, 80)
+        found = compare(items(ours.tolist()), items(dense.tolist()), ACC, seed=trial)
+        hit += found.low <= ratio - 1 <= found.high
+    assert hit >= 87
