@@ -11,6 +11,9 @@ export TOKENIZERS_PARALLELISM ?= false
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
 
+demo: .venv/.done  ## a small grid on the built-in model: table, plot, and where they are
+	$(BIN)/python run.py -m method=svd,slicegpt budget=0.3
+
 test: .venv/.done  ## install what is missing, lint, type-check, run the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -146,7 +146,8 @@ def _frontier(axis: Axes, points: pd.DataFrame, higher: bool) -> None:
 
 def _scale(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
     """Shares from zero to one; perplexities logarithmic and turned over, so that up is better."""
-    axis.margins(x=0.06)
+    axis.use_sticky_edges = False
+    axis.margins(x=0.06, y=0.08)
     if higher:
         if group["value"].max() <= 1:
             axis.set_ylim(-0.03, 1.05)

@@ -167,7 +167,7 @@ def panels(count: int, columns: int = 4, entries: int = 0, shared: bool = False)
     """
     from matplotlib.figure import Figure as NewFigure
 
-    columns = min(columns, max(count, 1))
+    columns = count + 1 if count < columns else columns  # a narrow figure has its legend at the right
     lines = math.ceil(max(count, 1) / columns)
     inside = lines * columns > count and entries <= 15
     gap, foot = (0.2 if shared else 0.66), 0.62 + (0 if inside else 0.2 * math.ceil(entries / 6))
@@ -196,7 +196,15 @@ class Panels:
         """Name the axes all panels share."""
         width, height = self.figure.get_size_inches()
         self.figure.text(0.5, (self.foot - 0.45) / height, x, ha="center", va="center", fontsize=9)
-        self.figure.text(0.16 / width, 0.5, y, ha="center", va="center", rotation=90, fontsize=9)
+        self.figure.text(
+            0.16 / width,
+            (self.foot + height - 0.3) / 2 / height,
+            y,
+            ha="center",
+            va="center",
+            rotation=90,
+            fontsize=9,
+        )
 
     def legend(self, first: list[str]) -> None:
         """One legend outside the panels; those names first, then what else is labelled."""

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import synthetic_study
+
+from analysis import collect
+
+
+class FakeApi:
+    """What collect needs of wandb.Api: runs of a project, filtered by group."""
+
+    def __init__(self, groups):
+        self.groups = groups
+
+    def runs(self, path, filters=None):
+        assert path == "me/crunch"
+        wanted = (filters or {}).get("group")
+        return [
+            SimpleNamespace(name=f"run{i}", group=group, summary=summary)
+            for group, summaries in self.groups.items()
+            for i, summary in enumerate(summaries)
+            if wanted in (None, group)
+        ]
+
+
+def test_a_stored_study_has_every_column_in_reading_order(root):
+    data = collect.load("demo", root)
+    assert set(collect.COLUMNS) <= set(data.columns)
+    assert data["label"].iloc[0] == "dense"
+    assert list(dict.fromkeys(data["label"])) == ["dense", "gptq", "slicegpt", "svd"]
+    assert list(dict.fromkeys(data["task"]))[:3] == ["nano_factoid", "nano_icra_open", "nano_ppl"]
+    assert data["eval_seconds"].dropna().eq(1.5).all()
+
+
+def test_a_missing_study_names_the_known_ones(root):
+    with pytest.raises(collect.AnalysisError, match=r"study='dmeo'.*known: demo; did you mean 'demo'\?"):
+        collect.load("dmeo", root)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../results/demo", "/"])
+def test_a_study_is_a_name_not_a_path(root, name):
+    with pytest.raises(collect.AnalysisError, match="known: demo"):
+        collect.load(name, root)
+
+
+def test_a_missing_store_is_named(tmp_path):
+    with pytest.raises(collect.AnalysisError, match="store=.*no such folder"):
+        collect.load("demo", tmp_path / "nowhere")
+
+
+def test_wandb_gives_the_same_points_as_the_store(root, rows):
+    halves = [{"rows": json.dumps(rows[:5])}, {}, {"rows": json.dumps(rows[5:])}]
+    api = FakeApi({"demo": halves, "other": [{"rows": "[]"}]})
+    away, here = collect.load_wandb("wandb:me/crunch", "demo", api), collect.load("demo", root)
+    assert collect.points(collect.select(away)).equals(collect.points(collect.select(here)))
+
+
+def test_wandb_names_the_groups_it_has():
+    api = FakeApi({"demo": [{"rows": "[]"}]})
+    with pytest.raises(collect.AnalysisError, match="known: demo"):
+        collect.load_wandb("wandb:me/crunch", "dem", api)
+
+
+def test_a_broken_summary_names_the_run():
+    with pytest.raises(collect.AnalysisError, match="run 'run0': summary 'rows' is not a JSON list"):
+        collect.load_wandb("wandb:me/crunch", "demo", FakeApi({"demo": [{"rows": "[{"}]}))
+
+
+@pytest.mark.parametrize("where", ["me/crunch", "wandb:", "wandb:me", "wandb:a/b/c", "wandb:/x"])
+def test_the_form_of_from_is_said(where):
+    with pytest.raises(collect.AnalysisError, match="valid is wandb:entity/project"):
+        collect.load_wandb(where, "demo", FakeApi({}))
+
+
+def test_mixed_protocols_are_refused_with_both_ids(rows):
+    next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
+    with pytest.raises(collect.AnalysisError, match="'nano_ppl'.*'nano_ppl-v1' and 'window-1024'") as caught:
+        collect.check_protocols(collect.frame(rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_calibration_seeds_become_mean_spread_and_number():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",), seeds=(0, 1, 2))
+    values = [row["value"] for row in rows if row["method"] == "svd"]
+    point = collect.points(collect.frame(rows)).query("label == 'svd'").iloc[0]
+    assert point["seeds"] == 3
+    assert point["value"] == pytest.approx(sum(values) / 3)
+    assert min(values) < point["value"] < max(values)
+    assert 0 < point["spread"] < 0.1
+
+
+def test_seeds_that_disagree_are_undecided():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",), seeds=(0, 1))
+    rows[-1]["state"], rows[-2]["state"] = "match", "fail"
+    assert collect.points(collect.frame(rows)).query("label == 'svd'")["state"].item() == "undecided"
+
+
+def twins(rows, **second):
+    """One cell stored twice: the second copy has another key and those fields."""
+    return rows + [{**row, "cell": "twin", **second} for row in rows if row["method"] == "svd"]
+
+
+def test_cells_that_differ_in_their_config_get_their_own_line():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
+    for row in rows:
+        row["config"] = {"calib": {"n": 128, "source": "builtin"}}
+    data = collect.frame(twins(rows, config={"calib": {"n": 16, "source": "builtin"}}))
+    assert set(data["label"]) == {"dense", "svd n=128", "svd n=16"}
+    assert data["older"].max() == 0
+
+
+def test_of_two_cells_with_the_same_settings_the_newest_is_shown():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
+    for row in rows:
+        row["written"] = 2.0
+    data = collect.frame(twins(rows, written=1.0, value=0.123))
+    assert 0.123 not in set(data["value"])
+    assert data["older"].max() == 1
+
+
+def test_both_accountings_in_one_study_are_told_apart(rows):
+    nominal = [{**r, "cell": r["cell"] + "n", "accounting": "nominal"} for r in rows if r["method"] == "svd"]
+    assert {"svd (bytes)", "svd (nominal)", "dense"} <= set(collect.frame(rows + nominal)["label"])
+
+
+def test_an_empty_study_is_a_frame_without_rows():
+    assert collect.frame([]).empty
+
+
+def test_analysis_needs_neither_torch_nor_hydra():
+    code = (
+        "import sys, analysis.collect, analysis.tables, analysis.pareto, analysis.finish, crunchmark.store;"
+        "print([m for m in ('torch', 'hydra', 'transformers', 'wandb', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,131 @@
+import matplotlib
+import pandas as pd
+import pytest
+import synthetic_study
+
+from analysis import collect, curves, pareto, style
+
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+def test_the_command_writes_every_format(root, capsys):
+    assert collect.run(pareto.main, ["demo", "--store", str(root)]) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == 6
+    for path in paths:
+        content = open(path, "rb").read()
+        assert content.startswith(MAGIC[path[-3:]])
+        assert len(content) > 5000
+
+
+def test_the_same_rows_give_the_same_bytes(root, tmp_path):
+    data = collect.load("demo", root)
+    first, second = (pareto.write(data, tmp_path / name, ("svg", "pdf", "png")) for name in "ab")
+    assert [a.read_bytes() for a in first] == [b.read_bytes() for b in second]
+
+
+def test_nominal_shares_get_a_file_of_their_own(root, tmp_path):
+    options = [
+        "demo",
+        "--store",
+        str(root),
+        "--x",
+        "nominal",
+        "--task",
+        "factoid",
+        "--format",
+        "svg",
+        "--out",
+        str(tmp_path),
+    ]
+    assert [path.name for path in pareto.main(options)] == ["pareto-nominal.svg", "curves.svg"]
+    text = (tmp_path / "pareto-nominal.svg").read_text()
+    assert "weights kept (nominal, %)" in text
+    assert "icra_open" not in text
+
+
+def test_a_panel_per_task_with_all_that_is_promised(root, tmp_path):
+    text = pareto.write(collect.load("demo", root), tmp_path, ("svg",))[0].read_text()
+    for words in (
+        "factoid",
+        "icra_open",
+        "perplexity (log, inverted)",
+        "artifact on disk (MB)",
+        "within 5 % of dense",
+    ):
+        assert words in text
+    for words in ("frontier", "chance", "dense", "gptq 0.1, slicegpt 0.7"):
+        assert words in text
+
+
+def test_the_frontier_keeps_what_nothing_beats():
+    points = pd.DataFrame({"x": [1, 2, 2, 3, 4], "value": [0.2, 0.5, 0.6, 0.4, 0.9]})
+    assert list(pareto.frontier(points, higher=True)["value"]) == [0.2, 0.6, 0.9]
+    assert list(pareto.frontier(points, higher=False)["value"]) == [0.2]
+
+
+def test_kept_shares_are_fractions_of_dense_and_turn_perplexity_over(rows):
+    kept = curves.retained(pareto.chosen_points(collect.frame(rows)))
+    line = kept[kept["task"] == "nano_ppl"].iloc[0]
+    assert line["kept"] == pytest.approx(line["dense"] / line["value"])
+    line = kept[kept["task"] == "nano_factoid"].iloc[0]
+    assert line["kept"] == pytest.approx(line["value"] / line["dense"])
+
+
+def test_a_task_on_which_dense_guesses_has_no_curve():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.1,), tasks=("nano_icra_closed", "nano_mcr"))
+    kept = curves.retained(pareto.chosen_points(collect.frame(rows)))
+    assert set(kept["task"]) == {"nano_mcr"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 13])
+def test_no_text_leaves_the_figure(count):
+    methods = tuple(list(synthetic_study.METHODS)[: min(count, 9)])
+    tasks = tuple(list(synthetic_study.TASKS)[: min(count, 7)])
+    data = collect.frame(synthetic_study.rows(methods=methods, budgets=(0.2, 0.4), tasks=tasks))
+    points = pareto.chosen_points(data)
+    with matplotlib.rc_context(style.RC):
+        for figure in (pareto.pareto(points, collect.gone(data)), curves.curves(points)):
+            figure.canvas.draw()
+            box, frame = figure.get_tightbbox(), figure.get_size_inches()
+            assert box.x0 > -0.05
+            assert box.y0 > -0.05
+            assert box.x1 < frame[0] + 0.05
+            assert box.y1 < frame[1] + 0.05
+
+
+def test_methods_are_told_apart_without_colour():
+    looks = style.looks([f"m{i}" for i in range(30)])
+    assert len({(look["marker"], str(look["linestyle"])) for look in looks.values()}) == 30
+
+
+def test_without_a_dense_value_there_is_a_plain_answer(rows):
+    for row in rows:
+        row["dense"] = None
+    with pytest.raises(collect.AnalysisError, match="dense: no row was compared"):
+        curves.curves(pareto.chosen_points(collect.frame(rows)))
+
+
+def test_perplexities_that_explode_stay_inside(rows, tmp_path):
+    for row in rows:
+        if row["method"] == "svd" and row.get("task") == "nano_ppl" and row["budget"] == 0.7:
+            row["value"], row["stderr"] = float("inf"), None
+    assert all(path.stat().st_size > 5000 for path in pareto.write(collect.frame(rows), tmp_path, ("png",)))
+
+
+def test_models_have_figures_of_their_own(rows, tmp_path):
+    other = synthetic_study.rows(methods=("svd",), budgets=(0.5,), tasks=("nano_mcr",), model="hub/opt 125m")
+    names = [path.name for path in pareto.write(collect.frame(rows + other), tmp_path, ("svg",))]
+    assert names == [
+        "pareto-hub_opt_125m.svg",
+        "curves-hub_opt_125m.svg",
+        "pareto-nano.svg",
+        "curves-nano.svg",
+    ]
+
+
+def test_mixed_protocols_are_not_drawn(rows, tmp_path):
+    rows[2]["protocol"] = "other"
+    with pytest.raises(collect.AnalysisError, match="rows mix"):
+        pareto.write(collect.frame(rows), tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()

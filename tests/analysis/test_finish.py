@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import synthetic_study
+from rich.console import Console
+
+from analysis import finish
+
+HOUSE = Path(__file__).parents[2]
+
+
+def printed(thing, width=120):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))
+    console.print(thing)
+    return console.export_text()
+
+
+def test_a_row_per_cell_dense_first(rows):
+    lines = printed(finish.table(rows)).splitlines()
+    assert lines[0].split() == ["method", "removed", "on", "disk", "factoid", "icra_open", "ppl", "time"]
+    assert lines[2].startswith("dense")
+    assert "0.970 ±.008" in lines[2]
+    body = [line for line in lines[2:] if line.strip() and not line[0].isdigit()]
+    assert len(body) == 10
+
+
+def test_marks_follow_the_states(rows):
+    text = printed(finish.table(rows))
+    states = [row["state"] for row in rows]
+    for state, mark in (("match", "✓"), ("fail", "✗"), ("undecided", "?")):
+        assert text.count(mark) == states.count(state)
+
+
+def test_cells_without_scores_say_why(rows):
+    text = printed(finish.table(rows))
+    assert "unreachable 1" in text
+    assert "1 nearest reachable budget 0.0625" in text
+    assert "2 slicegpt covers compensate" in text
+
+
+@pytest.mark.parametrize("width", [120, 100])
+def test_eight_methods_and_seven_tasks_fit(width):
+    methods = tuple(list(synthetic_study.METHODS)[:8])
+    lines = printed(finish.table(synthetic_study.rows(methods=methods), width), width).splitlines()
+    assert len([line for line in lines if line.startswith("sparsegpt")]) == 7
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+
+
+def test_simulated_cells_carry_a_star():
+    rows = synthetic_study.rows(methods=("magnitude",), budgets=(0.3,), tasks=("nano_mcr",))
+    assert "3.26 MB*" in printed(finish.table(rows))
+
+
+def test_show_prints_the_table_and_the_paths(root):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    finish.show("demo", root, console)
+    text = console.export_text()
+    assert str(root / "demo" / "tables" / "quality.md") in text.replace("\n", "")
+    for name in ("pareto.png", "curves.png"):
+        assert (root / "demo" / "figures" / name).stat().st_size > 5000
+
+
+def test_show_survives_a_missing_study(root):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    finish.show("nope", root, console)
+    assert "no table: study='nope'" in console.export_text()
+
+
+def test_show_says_what_it_could_not_write(root):
+    (root / "demo" / "tables").write_text("in the way")
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    finish.show("demo", root, console)
+    assert "table: not written" in console.export_text()
+
+
+def test_the_callback_shows_once_and_only_at_the_end(monkeypatch):
+    calls = []
+    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    monkeypatch.setattr(finish.atexit, "register", lambda *_: None)
+    config, callback = SimpleNamespace(study="demo", store="results"), finish.Finish()
+    callback.on_multirun_start(config=config, config_name="config")
+    callback.on_job_start(config=config, task_function=None)
+    callback.on_job_end(config=config, job_return=None)
+    assert calls == []
+    callback.on_multirun_end(config=config, config_name="config")
+    callback._late("demo", ".")
+    assert calls == [("demo", "results")]
+
+
+RUN = """
+import sys, warnings
+import hydra
+warnings.simplefilter("error")
+
+@hydra.main(version_base="1.3", config_path=None, config_name=None)
+def main(cfg):
+    if cfg.x == 2:
+        raise ValueError("x=2 is bad")
+
+main()
+"""
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_hydra_calls_it_also_when_a_cell_failed(root, tmp_path, bad):
+    (tmp_path / "app.py").write_text(RUN)
+    options = [
+        *("-m", f"+x={'1,2' if bad else '1,3'}", "+study=demo", f"+store={root}"),
+        *("+hydra.callbacks.finish._target_=analysis.finish.Finish", f"hydra.sweep.dir={tmp_path}/out"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "app.py", *options],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(HOUSE), "PATH": "/usr/bin:/bin", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode != 0) == bad, done.stderr
+    assert done.stdout.count("on disk") == 1, done.stdout + done.stderr
+    assert ("x=2 is bad" in done.stderr) == bad
