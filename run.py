@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
 
@@ -29,6 +30,16 @@ def check_targets(node: Any) -> None:
         check_targets(child)
 
 
+def say(cell: Any, rows: list[dict[str, Any]]) -> None:
+    """One line per finished cell."""
+    row = rows[-1] if rows else {}
+    if row.get("reason"):
+        text = f"{row['state']}: {row['reason']}"
+    else:
+        text = f"{row['achieved_bytes']:.1%} removed, {row['file_bytes'] / 1e6:.2f} MB on disk"
+    Console(stderr=True).print(f"{cell.label} budget={cell.budget:g}: {text}", highlight=False)
+
+
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """Make the cell's objects from the config and run it."""
@@ -39,7 +50,7 @@ def main(cfg: DictConfig) -> None:
         check_targets(config)
         made = {name: instantiate(spec) for name, spec in config["task"].items()}
         cell: Cell = cell_from(config, instantiate(config["method"]), made)
-        Runner.of(config).run(cell)
+        say(cell, Runner.of(config).run(cell))
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -39,12 +39,13 @@ def curves(points: pd.DataFrame) -> Figure:
     tasks.sort(key=lambda task: order[style.kind_of(*task)])
     looks = style.task_looks(tasks)
     labels = list(dict.fromkeys(kept["label"]))
-    made = style.panels(len(labels), 5 if len(labels) in (5, 9, 10) else 4, len(tasks) + 1, shared=True)
+    columns = 5 if len(labels) in (5, 9, 10) else 4
+    made = style.panels(len(labels), columns, len(tasks) + 1, shared=True)
     limits = 100 * kept["budget"].max() + 2, max(108, min(130, 100 * kept["kept"].max() + 4))
-    for axis, label in zip(made.axes, labels, strict=True):
+    for i, (axis, label) in enumerate(zip(made.axes, labels, strict=True)):
         _curve_panel(axis, kept[kept["label"] == label], tasks, looks)
         axis.set(title=label, xlim=(0, limits[0]), ylim=(-3, limits[1]))
-        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())
+        axis.tick_params(labelleft=i % columns == 0)
     made.label("share of weights removed (budget, %)", "score kept (% of dense)")
     made.legend([_name(*task) for task in tasks])
     return made.figure

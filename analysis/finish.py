@@ -52,7 +52,9 @@ def _table(data: pd.DataFrame, with_errors: bool, tight: bool) -> Table:
         if cell not in scores:
             shown.add_row(*head, *_gone(group.iloc[-1], len(tasks), notes))
             continue
-        shown.add_row(*head, *_cell(group, scores[cell], tasks, with_errors, tight))
+        lost = group[group["state"].isin(style.GONE)]
+        gap = Text(_numbered(lost.iloc[-1], notes) if len(lost) else "", style="dim")
+        shown.add_row(*head, *_cell(group, scores[cell], tasks, with_errors, tight, gap))
     if notes:
         shown.caption = Text("\n".join(f"{i} {text}" for text, i in notes.items()), style="dim")
         shown.caption_justify = "left"
@@ -61,9 +63,14 @@ def _table(data: pd.DataFrame, with_errors: bool, tight: bool) -> Table:
 
 def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
     """A cell without scores: its state, and a number that leads to the reason below the table."""
-    number = notes.setdefault(collect.why(row).removeprefix(f"{row['state']}: "), len(notes) + 1)
-    texts = [row["label"], _share(row["budget"]), f"{row['state']} {number}", *["—"] * tasks, ""]
+    texts = [row["label"], _share(row["budget"]), _numbered(row, notes), *["—"] * tasks, ""]
     return [Text(text, style="dim") for text in texts]
+
+
+def _numbered(row: Any, notes: dict[str, int]) -> str:
+    """The state of a cell with the number of its reason."""
+    reason = collect.why(row).removeprefix(f"{row['state']}: ")
+    return f"{row['state']} {notes.setdefault(reason, len(notes) + 1)}"
 
 
 def _share(share: float) -> str:
@@ -72,7 +79,12 @@ def _share(share: float) -> str:
 
 
 def _cell(
-    group: pd.DataFrame, scores: pd.DataFrame, tasks: list[tuple[str, str]], with_errors: bool, tight: bool
+    group: pd.DataFrame,
+    scores: pd.DataFrame,
+    tasks: list[tuple[str, str]],
+    with_errors: bool,
+    tight: bool,
+    gap: Text,
 ) -> list[Text]:
     """A cell with scores."""
     first = group.iloc[0]
@@ -80,7 +92,7 @@ def _cell(
     share = "–" if dense else f"{_share(first['budget'])}→{_share(first['achieved_bytes'])}%"
     size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
     rows = {(r.task, r.metric): r for r in scores.itertuples()}
-    texts = [_score(rows[key], with_errors, tight) if key in rows else Text("") for key in tasks]
+    texts = [_score(rows[key], with_errors, tight) if key in rows else gap for key in tasks]
     spent = pd.Series([first["compress_seconds"], eval_seconds(group)]).sum(min_count=1)
     emphasis = "bold" if dense else ""
     head = [Text(first["label"], style=emphasis), Text(share), Text(size)]
@@ -172,6 +184,7 @@ class Finish:
         self._show(str(config.study), str(config.store))
 
     def _promise(self, config: Any) -> None:
+        """Print at the exit of the process what was not printed before."""
         atexit.register(self._late, str(config.study), str(config.store))
 
     def _late(self, study: str, store_root: str) -> None:
@@ -180,6 +193,7 @@ class Finish:
             self._show(study, store_root)
 
     def _show(self, study: str, store_root: str) -> None:
+        """Show the study, once."""
         if not self._shown:
             self._shown = True
             show(study, store_root)

@@ -55,6 +55,7 @@ def _differences(data: pd.DataFrame) -> list[str]:
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:
+    """Names whose values are not the same everywhere."""
     names = dict.fromkeys(name for config in configs for name in config)
     return [name for name in names if len({config.get(name) for config in configs}) > 1]
 

@@ -106,7 +106,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
             elinewidth=0.7, capsize=1.6, capthick=0.7, markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
     if len(own) and np.isfinite(own["x"].iloc[0]):
-        star = {
+        star: dict[str, Any] = {
             "marker": "*",
             "markersize": 12,
             "color": "black",

@@ -34,7 +34,8 @@ def markdown(grid: Grid) -> str:
     numbers = {note: i for i, note in enumerate(grid.notes(), 1)}
 
     def show(cell: Cell) -> str:
-        text = f"**{cell.text}**" if cell.match else cell.text.replace("|", "\\|")
+        text = cell.text.replace("|", "\\|")
+        text = f"**{text}**" if cell.match else text
         return text + (f" <sup>{numbers[cell.note]}</sup>" if cell.note else "")
 
     rows = [[show(cell) for cell in line] for block in grid.blocks for line in block]

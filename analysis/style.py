@@ -225,5 +225,5 @@ class Panels:
     def note(self, text: str) -> None:
         """Small print below the panels."""
         width, height = self.figure.get_size_inches()
-        place = {"ha": "right", "va": "center", "fontsize": 6.5, "color": "#666666"}
+        place: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 6.5, "color": "#666666"}
         self.figure.text(1 - 0.12 / width, (self.foot - 0.45) / height, text, **place)

@@ -146,7 +146,7 @@ def quality_csv(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence
     columns += ["dense", "chance", "n", "achieved_bytes", "achieved_nominal", "file_bytes"]
     columns += ["nearest_budget", "reason"]
     both = [collect.points(chosen), lost.assign(seeds=float("nan"), spread=float("nan"))]
-    return pd.concat([part.reindex(columns=columns).astype(object) for part in both]).to_csv(index=False)
+    return str(pd.concat([part.reindex(columns=columns).astype(object) for part in both]).to_csv(index=False))
 
 
 def sizes_csv(data: pd.DataFrame) -> str:
@@ -161,7 +161,7 @@ def sizes_csv(data: pd.DataFrame) -> str:
         "nearest_budget",
         "reason",
     ]
-    return data.drop_duplicates("cell").reindex(columns=columns).to_csv(index=False)
+    return str(data.drop_duplicates("cell").reindex(columns=columns).to_csv(index=False))
 
 
 def write(

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from crunchmark.seeds import NUMERICS
+
+logging.disable_progress_bar()  # the harness shows its own
 
 
 @dataclass(frozen=True)

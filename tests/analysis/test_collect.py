@@ -47,7 +47,7 @@ def test_a_study_is_a_name_not_a_path(root, name):
 
 
 def test_a_missing_store_is_named(tmp_path):
-    with pytest.raises(collect.AnalysisError, match="store=.*no such folder"):
+    with pytest.raises(collect.AnalysisError, match=r"store=.*no such folder"):
         collect.load("demo", tmp_path / "nowhere")
 
 
@@ -77,7 +77,7 @@ def test_the_form_of_from_is_said(where):
 
 def test_mixed_protocols_are_refused_with_both_ids(rows):
     next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
-    with pytest.raises(collect.AnalysisError, match="'nano_ppl'.*'nano_ppl-v1' and 'window-1024'") as caught:
+    with pytest.raises(collect.AnalysisError, match=r"'nano_ppl'.*'nano_ppl-v1' and 'window-1024'") as caught:
         collect.check_protocols(collect.frame(rows))
     assert "\n" not in str(caught.value)
 
@@ -133,7 +133,8 @@ def test_an_empty_study_is_a_frame_without_rows():
 def test_analysis_needs_neither_torch_nor_hydra():
     code = (
         "import sys, analysis.collect, analysis.tables, analysis.pareto, analysis.finish, crunchmark.store;"
-        "print([m for m in ('torch', 'hydra', 'transformers', 'wandb', 'matplotlib.pyplot') if m in sys.modules])"
+        "heavy = ('torch', 'hydra', 'transformers', 'wandb', 'matplotlib.pyplot');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

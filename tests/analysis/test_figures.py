@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import matplotlib
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ def test_the_command_writes_every_format(root, capsys):
     paths = capsys.readouterr().out.split()
     assert len(paths) == 6
     for path in paths:
-        content = open(path, "rb").read()
+        content = Path(path).read_bytes()
         assert content.startswith(MAGIC[path[-3:]])
         assert len(content) > 5000
 

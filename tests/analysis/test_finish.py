@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ HOUSE = Path(__file__).parents[2]
 
 
 def printed(thing, width=120):
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(thing)
     return console.export_text()
 
@@ -41,6 +42,16 @@ def test_cells_without_scores_say_why(rows):
     assert "2 slicegpt covers compensate" in text
 
 
+def test_a_failed_cell_with_some_scores_shows_both(rows):
+    first = next(r for r in rows if r["method"] == "svd")
+    gone = {**{k: v for k, v in first.items() if k not in ("task", "metric", "value")}, "state": "failed"}
+    rest = [r for r in rows if r["cell"] != first["cell"] or r["task"] == "nano_factoid"]
+    text = printed(finish.table([*rest, {**gone, "reason": "OutOfMemory: 3 GB"}]))
+    (line,) = (line for line in text.splitlines() if line.startswith("svd") and "10→" in line)
+    assert line.count("failed 3") == 2
+    assert "3 OutOfMemory: 3 GB" in text
+
+
 @pytest.mark.parametrize("width", [120, 100])
 def test_eight_methods_and_seven_tasks_fit(width):
     methods = tuple(list(synthetic_study.METHODS)[:8])
@@ -56,7 +67,7 @@ def test_simulated_cells_carry_a_star():
 
 
 def test_show_prints_the_table_and_the_paths(root):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    console = Console(width=120, record=True, file=io.StringIO())
     finish.show("demo", root, console)
     text = console.export_text()
     assert str(root / "demo" / "tables" / "quality.md") in text.replace("\n", "")
@@ -65,14 +76,14 @@ def test_show_prints_the_table_and_the_paths(root):
 
 
 def test_show_survives_a_missing_study(root):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     finish.show("nope", root, console)
     assert "no table: study='nope'" in console.export_text()
 
 
 def test_show_says_what_it_could_not_write(root):
     (root / "demo" / "tables").write_text("in the way")
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     finish.show("demo", root, console)
     assert "table: not written" in console.export_text()
 

@@ -125,7 +125,7 @@ def test_exploded_and_missing_numbers_are_printed(rows):
     for row in rows:
         if row["method"] == "svd" and row.get("task") == "nano_ppl":
             row["value"] = math.inf if row["budget"] == 0.7 else 123456.0
-            row["stderr"] = None
+            row["stderr"], row["state"] = None, "fail"
     (grid,) = tables.quality(collect.frame(rows))
     assert [cell.text for cell in grid.blocks[2][2]][-3:] == ["1.2e+05", "1.2e+05", "∞"]
 
