@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -12,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+FAILED: list[str] = []  # what went wrong in this process
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
 
 
@@ -51,10 +53,19 @@ def main(cfg: DictConfig) -> None:
         made = {name: instantiate(spec) for name, spec in config["task"].items()}
         cell: Cell = cell_from(config, instantiate(config["method"]), made)
         say(cell, Runner.of(config).run(cell))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        fail(f"error: {error}")
+    except Exception as error:
+        fail(f"{traceback.format_exc()}error: {type(error).__name__}: {error}")
+
+
+def fail(text: str) -> None:
+    """Say it, let the sweep go on, exit with 1 at the end."""
+    FAILED.append(text)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
     logging.captureWarnings(True)
     main()
+    sys.exit(1 if FAILED else 0)

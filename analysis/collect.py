@@ -49,6 +49,8 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     for column, default in (("headline", True), ("higher_is_better", True), ("simulated", False)):
         data[column] = [bool(v) if known(v) else default for v in data[column]]
     data["budget"] = data["budget"].fillna(0.0).round(6)
+    dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
+    data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     return settle(data)
 
 

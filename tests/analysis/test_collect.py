@@ -138,3 +138,9 @@ def test_analysis_needs_neither_torch_nor_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_size_of_the_dense_file_is_that_of_the_dense_cell(rows):
+    for row in rows:
+        row["dense_file_bytes"] = None
+    assert set(collect.frame(rows)["dense_file_bytes"]) == {synthetic_study.DENSE_FILE}
