@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs here
 
 import hydra
 from hydra.utils import instantiate

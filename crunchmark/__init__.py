@@ -18,6 +18,9 @@ _HOME = {
     "store": "Store",
     "view": "View",
     "calib": "Calibration",
+    "walk": "evaluating",
+    "seeds": "seed_of",
+    "sliced": "check_sliceable cut fuse sliced_size steps turn_in turn_out",
 }
 if TYPE_CHECKING:
     from crunchmark.artifact import load as load
@@ -50,6 +53,14 @@ if TYPE_CHECKING:
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import spread as spread
     from crunchmark.rounding import value_of as value_of
+    from crunchmark.seeds import seed_of as seed_of
+    from crunchmark.sliced import check_sliceable as check_sliceable
+    from crunchmark.sliced import cut as cut
+    from crunchmark.sliced import fuse as fuse
+    from crunchmark.sliced import sliced_size as sliced_size
+    from crunchmark.sliced import steps as steps
+    from crunchmark.sliced import turn_in as turn_in
+    from crunchmark.sliced import turn_out as turn_out
     from crunchmark.stats import Gram as Gram
     from crunchmark.stats import InputNorm as InputNorm
     from crunchmark.stats import Stat as Stat
@@ -64,6 +75,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Term as Term
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
+    from crunchmark.walk import evaluating as evaluating
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = list(_WHERE)

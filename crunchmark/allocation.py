@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import dtype as Dtype
 
-from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
+from crunchmark.budget import Plan, Room, dense_bytes
 from crunchmark.view import View
 
 ACCOUNTINGS = ("bytes", "nominal")
@@ -21,7 +21,6 @@ class Uniform:
 
         Raises:
             ValueError: accounting or scope is unknown.
-            Unreachable: what is outside the blocks is more than the total.
         """
         if accounting not in ACCOUNTINGS:
             raise ValueError(f"accounting={accounting!r} is unknown; valid: {', '.join(ACCOUNTINGS)}")
@@ -31,10 +30,8 @@ class Uniform:
         blocks = sum(dense_bytes(s) for s in layers.values())
         whole = view.scope_bytes(scope)
         outside = whole - blocks if scope == "model" else 0
-        total = int((1 - budget) * whole) - outside
-        if total <= 0:
-            raise Unreachable("scope=model", outside, int((1 - budget) * whole))
+        total = int((1 - budget) * whole) - outside  # below zero where the rest alone is too much
         share = total / blocks
         nominal = share if accounting == "nominal" else None
-        rooms = {k: Room(int(share * dense_bytes(s)), nominal, dtype) for k, s in layers.items()}
+        rooms = {k: Room(max(0, int(share * dense_bytes(s))), nominal, dtype) for k, s in layers.items()}
         return Plan(rooms, budget, accounting, scope, total, dtype)

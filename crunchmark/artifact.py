@@ -12,14 +12,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from crunchmark.files import write_json
+from crunchmark.sliced import rebuild
 from crunchmark.terms import Term, unpack
 from crunchmark.view import View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-EDITS: dict[
-    str, Callable[[Any, Mapping[str, Any]], None]
-] = {}  # kind -> rebuild the edited modules on a fresh model
+EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
+    "sliced": rebuild
+}  # kind -> rebuild the edited modules on a fresh model
 
 
 def write(

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from math import ceil, floor
 from typing import Any, TypeVar
 
 from crunchmark.budget import Ledger, Plan, Unreachable, dense_bytes
@@ -72,10 +73,17 @@ class Layerwise:
         else:
             walk(self.view, self.calib, self.method.needs, self.visit)
         if self.short:
-            worst = max(u.needs / dense_bytes(self.view.layers()[name]) for name, u in self.short.items())
-            whole = sum(dense_bytes(s) for s in self.view.layers().values())
-            raise Unreachable("budget", int(worst * whole), self.plan.total, max(0.0, 1 - worst))
+            raise self.unreachable()
         return self.terms
+
+    def unreachable(self) -> Unreachable:
+        """What the scope needs; the nearest budget is rounded down, so that it is within reach."""
+        shapes = self.view.layers()
+        worst = max(u.needs / dense_bytes(shapes[name]) for name, u in self.short.items())
+        blocks, whole = self.view.scope_bytes("blocks"), self.view.scope_bytes(self.plan.scope)
+        needs = ceil(worst * blocks)
+        share = 1 - (needs + whole - blocks + 2) / whole  # two bytes for the rounding of total and room
+        return Unreachable("budget", needs, self.plan.total, max(0.0, floor(share * 1e4) / 1e4))
 
     def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
         """Compress one block's layers."""

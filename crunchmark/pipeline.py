@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -194,6 +195,7 @@ class Runner:
             "accounting": cell.accounting,
             "scope": cell.scope,
             "calib_seed": cell.draw.seed,
+            "written": time.time(),
             "config": cell.config,
             **facts(),
         }
