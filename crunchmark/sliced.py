@@ -62,7 +62,7 @@ def forward(block: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Ten
 
 
 def _step(block: Any, k: int, x: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """x @ shortcut + the step's branches; no shortcut is the identity."""
+    """Take x @ shortcut + the step's branches; no shortcut is the identity."""
     layout, shortcut = block.layout, getattr(block, f"shortcut_{k}")
     out = x if shortcut is None else x @ shortcut
     for branch in layout.steps[k]:
@@ -101,8 +101,8 @@ class Step:
         found: Tensor | None = getattr(self.block, f"shortcut_{self.k}")
         return found
 
-    @shortcut.setter
-    def shortcut(self, value: Tensor) -> None:
+    def bypass(self, value: Tensor) -> None:
+        """Make `value` (in, out) the step's shortcut."""
         like: Any = self.readers[0].module
         self.block.register_buffer(f"shortcut_{self.k}", value.to(like.weight).contiguous().clone())
 
@@ -273,7 +273,7 @@ def cut(view: View, width: int) -> None:
                 None if site.bias is None else site.bias[:out].detach(),
             )
         old = step.shortcut
-        step.shortcut = torch.zeros(width, out) if old is None else old[:width, :out]
+        step.bypass(torch.zeros(width, out) if old is None else old[:width, :out])
     done = getattr(view.model, "crunchmark_edits", [])
     view.model.crunchmark_edits = [*done, {"kind": "sliced", "width": width}]
 

@@ -67,7 +67,7 @@ class SliceGPT(ModelMethod):
             home = step.readers[0].module.weight.device
             for site in step.readers:
                 turn_in(site.module, q[:, :keep])
-            step.shortcut = q[:, :keep].T  # back to the model's own basis, to see what is to be turned
+            step.bypass(q[:, :keep].T)  # back to the model's own basis, to see what is to be turned
             step.block.to(calib.device)
             stream.advance(stream.forward(step.index, step.run))
             step.block.to(home)
@@ -75,7 +75,7 @@ class SliceGPT(ModelMethod):
             kept = after[:, : full if step.last else keep]
             for site in step.writers:
                 turn_out(site.module, kept)
-            step.shortcut = q[:, :keep].T @ kept
+            step.bypass(q[:, :keep].T @ kept)
             stream.advance(_turned(stream.hidden, kept))
             q = after
         turn_in(view.head, q)
