@@ -16,14 +16,20 @@ from rich.text import Text
 from analysis import collect, style
 from analysis.tables import eval_seconds
 
+_SHAPES = (
+    (True, False, False),
+    (True, True, False),
+    (False, True, False),
+    (False, True, True),
+)  # with errors, tight, folded headings: the first that fits the terminal
 COLOURS = {"match": "green", "fail": "red", "undecided": "yellow", "dense": "bold"}
 
 
 def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Table:
     """A row per cell, dense first; errors are left out where the terminal is too narrow for them."""
     data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
-    for with_errors, tight in ((True, False), (True, True), (False, True)):
-        shown = _table(data, with_errors, tight)
+    for with_errors, tight, folded in _SHAPES:
+        shown = _table(data, with_errors, tight, folded)
         if _width(shown) <= width:
             break
     return shown
@@ -35,8 +41,8 @@ def _width(shown: Table) -> int:
     return wide.measure(shown).maximum
 
 
-def _table(data: pd.DataFrame, with_errors: bool, tight: bool) -> Table:
-    """The table in one of its widths."""
+def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> Table:
+    """The table in one of its widths; folded headings take a line for each of their words."""
     chosen = collect.select(data)
     tasks = list(dict.fromkeys(zip(chosen["task"], chosen["metric"], strict=True)))
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1), pad_edge=False)
@@ -44,7 +50,8 @@ def _table(data: pd.DataFrame, with_errors: bool, tight: bool) -> Table:
     for name in [*(["model"] if many else []), "method"]:
         shown.add_column(name, no_wrap=True)
     for name in ("removed", "on disk", *(style.short_task(task) for task, _ in tasks), "time"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        heading = name.replace("_", "\n").replace(" ", "\n") if folded else name
+        shown.add_column(heading, justify="right", no_wrap=True)
     scores = dict(iter(chosen.groupby("cell", sort=False)))
     notes: dict[str, int] = {}
     for cell, group in data.groupby("cell", sort=False):
@@ -91,6 +98,7 @@ def _cell(
     dense = first["state"] == "dense"
     share = "–" if dense else f"{_share(first['budget'])}→{_share(first['achieved_bytes'])}%"
     size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
+    size = size.replace(" ", "") if tight else size
     rows = {(r.task, r.metric): r for r in scores.itertuples()}
     texts = [_score(rows[key], with_errors, tight) if key in rows else gap for key in tasks]
     spent = pd.Series([first["compress_seconds"], eval_seconds(group)]).sum(min_count=1)
@@ -185,15 +193,10 @@ class Finish:
 
     def _promise(self, config: Any) -> None:
         """Print at the exit of the process what was not printed before."""
-        atexit.register(self._late, str(config.study), str(config.store))
-
-    def _late(self, study: str, store_root: str) -> None:
-        """The table of an interrupted sweep; silent where nothing was stored."""
-        if (Path(store_root) / study).is_dir():
-            self._show(study, store_root)
+        atexit.register(self._show, str(config.study), str(config.store))
 
     def _show(self, study: str, store_root: str) -> None:
-        """Show the study, once."""
-        if not self._shown:
+        """Show the study, once; nothing where nothing was stored, for whatever went wrong has been said."""
+        if not self._shown and (Path(store_root) / study).is_dir():
             self._shown = True
             show(study, store_root)

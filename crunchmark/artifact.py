@@ -114,10 +114,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load(path: Path | str, packed: bool = True) -> Any:
-    """The compressed model, in eval mode and float32.
+def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float32) -> Any:
+    """The compressed model, in eval mode.
 
     packed: True runs the terms; False puts each term's dense weight into the ordinary linear.
+    dtype: what it computes in.
 
     Raises:
         ValueError: version, hash, shape or dtype is not what the manifest says; names the field.
@@ -125,11 +126,11 @@ def load(path: Path | str, packed: bool = True) -> Any:
     folder = Path(path)
     manifest = read_manifest(folder)
     tensors = load_file(folder / WEIGHTS)
-    for name, (shape, dtype) in manifest["tensors"].items():
-        _check(folder, name, tensors.get(name), shape, dtype)
+    for name, (shape, stored) in manifest["tensors"].items():
+        _check(folder, name, tensors.get(name), shape, stored)
     config = dict(manifest["config"])
     model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(config.pop("model_type"), **config), dtype=torch.float32
+        AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype
     )
     for edit in manifest["edits"]:
         EDITS[edit["kind"]](model, edit)

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from crunchmark.files import locked, whole_folder
+from crunchmark.files import TEMP, locked, whole_folder, writable
 
 
 def key_of(**parts: Any) -> str:
@@ -29,26 +30,64 @@ class Cache:
             raise ValueError(f"cache.max_gb={max_gb} is out of range; valid: a positive number of gigabytes")
         self.root, self.limit = Path(root), max_gb * 1e9
 
-    def folder(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder of that key; `make` fills it where it is not there yet."""
-        path = self.root / kind / key
-        with locked(self.root / kind / f".{key}.lock"):
-            if not path.is_dir():
-                with whole_folder(path) as temp:
-                    make(temp)
-                self._trim(keep=path)
-            os.utime(path)
-        return path
+    @contextmanager
+    def folder(self, kind: str, key: str, make: Callable[[Path], None]) -> Iterator[Path]:
+        """The folder of that key; `make` fills it where it is not there yet.
+
+        Nobody drops it while the block runs.
+        """
+        path, lock = self.root / kind / key, self._lock(kind, key)
+        while True:
+            with writable("cache.dir", self.root), locked(lock):
+                if not path.is_dir():
+                    with whole_folder(path) as temp:
+                        make(temp)
+                    self._trim(keep=path)
+            with locked(lock, shared=True):
+                if path.is_dir():  # else it was dropped between the two locks
+                    os.utime(path)
+                    yield path
+                    return
+
+    def _lock(self, kind: str, key: str) -> Path:
+        return self.root / kind / f".{key}.lock"
 
     def _trim(self, keep: Path) -> None:
-        """Drop what was used longest ago until the bound is met; never what was just made."""
-        folders = [
-            p for p in self.root.glob("*/*") if p.is_dir() and not p.name.startswith(".") and p != keep
-        ]
-        sizes = {p: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in [*folders, keep]}
+        """Drop what was used longest ago until the bound is met; never what is in use or was just made."""
+        folders = [p for p in self.root.glob("*/*") if p.is_dir()]
+        for orphan in (p for p in folders if p.name.startswith(TEMP)):
+            self._drop(orphan, orphan.name.removeprefix(TEMP))
+        sizes = {p: _size(p) for p in folders if not p.name.startswith(TEMP)}
         total = sum(sizes.values())
-        for path in sorted(folders, key=lambda p: p.stat().st_mtime):
+        for path in sorted((p for p in sizes if p != keep), key=_used):
             if total <= self.limit:
                 return
-            shutil.rmtree(path, ignore_errors=True)
-            total -= sizes[path]
+            total -= sizes[path] * self._drop(path, path.name)
+
+    def _drop(self, path: Path, key: str) -> bool:
+        """Remove a folder nobody holds: renamed first, so that a kill leaves no half of it behind."""
+        try:
+            with locked(self._lock(path.parent.name, key), wait=False):
+                gone = path.parent / f"{TEMP}{key}"
+                if path != gone:
+                    path.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        return True
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its files; another process may be dropping it."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
+
+
+def _used(folder: Path) -> float:
+    """When it was last used."""
+    with suppress(FileNotFoundError):
+        return folder.stat().st_mtime
+    return 0.0

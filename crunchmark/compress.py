@@ -1,45 +1,29 @@
-"""Weights in, terms out: how a layer method is carried over a model, and what its cells share."""
+"""Weights in, terms out: how a layer method is carried over a model."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import ceil, floor
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from crunchmark.budget import Ledger, Plan, Unreachable, dense_bytes
+from crunchmark.budget import Ledger, Plan, Room, Unreachable, dense_bytes
 from crunchmark.calib import Calibration, fingerprint
 from crunchmark.interface import Layer, Method, ModelMethod
 from crunchmark.seeds import seed_of
-from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.shared import Shared, Stats
+from crunchmark.stats import Stat
 from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
-from crunchmark.walk import statistics, walk
+from crunchmark.walk import walk
 
 T = TypeVar("T")
-Stats = Mapping[str, Mapping[type[Stat], Stat]]
-
-
-class Shared:
-    """What cells of one process share: statistics and spectra of the dense model, found by content."""
-
-    def __init__(self, most: int = 512) -> None:
-        self.most, self.found = most, OrderedDict[tuple[str, ...], Any]()
-
-    def get(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
-        """What `make` gave for this key; what was used longest ago is dropped."""
-        if key not in self.found:
-            self.found[key] = make()
-        self.found.move_to_end(key)
-        while len(self.found) > self.most:
-            self.found.popitem(last=False)
-        result: T = self.found[key]
-        return result
-
-
-SHARED = Shared()
 
 
 def compress(
-    method: Method | ModelMethod, view: View, plan: Plan, calib: Calibration, model_key: str
+    method: Method | ModelMethod,
+    view: View,
+    plan: Plan,
+    calib: Calibration,
+    model_key: str,
+    shared: Shared | None = None,
 ) -> dict[str, Term]:
     """Compress the model in place; return the terms by layer name ({} for a whole-model method).
 
@@ -50,14 +34,17 @@ def compress(
     if isinstance(method, ModelMethod):
         method.compress(view, plan, calib)
         return {}
-    return Layerwise(method, view, plan, calib, model_key).run()
+    return Layerwise(method, view, plan, calib, model_key, shared or Shared()).run()
 
 
 class Layerwise:
     """One pass over the blocks: gather, compress, install."""
 
-    def __init__(self, method: Method, view: View, plan: Plan, calib: Calibration, model_key: str) -> None:
-        self.method, self.view, self.plan, self.calib, self.model_key = method, view, plan, calib, model_key
+    def __init__(
+        self, method: Method, view: View, plan: Plan, calib: Calibration, model_key: str, shared: Shared
+    ) -> None:
+        self.method, self.view, self.plan, self.calib = method, view, plan, calib
+        self.model_key, self.shared = model_key, shared
         self.terms: dict[str, Term] = {}
         self.short: dict[str, Unreachable] = {}
         self.tokens_key = fingerprint(calib.tokens) if method.needs else ""
@@ -65,11 +52,10 @@ class Layerwise:
 
     def run(self) -> dict[str, Term]:
         """All terms, or Unreachable with the size that can be met."""
-        if self.dense and self.method.needs:
-            key = ("statistics", self.model_key, self.tokens_key)
-            shared: Stats = SHARED.get(key, lambda: statistics(self.view, self.calib, (Gram, InputNorm)))
-            for i in range(len(self.view.blocks)):
-                self.visit(i, self.view.sites(i), shared)
+        if self.dense and self.method.needs and self.shared.affords(self.view):
+            with self.shared.statistics(self.view, self.calib, self.model_key) as block:
+                for i in range(len(self.view.blocks)):
+                    self.visit(i, self.view.sites(i), block(i))
         else:
             walk(self.view, self.calib, self.method.needs, self.visit)
         if self.short:
@@ -98,7 +84,7 @@ class Layerwise:
             self.terms[site.name] = term
             site.install(term)
 
-    def one(self, layer: Layer, site: Site, room: Any) -> Term:
+    def one(self, layer: Layer, site: Site, room: Room) -> Term:
         """Dense where the room allows it, the method's term otherwise; never more than the room."""
         full = dense_bytes(self.view.layers()[site.name])
         if (room.nominal is None and room.nbytes >= full) or (room.nominal is not None and room.nominal >= 1):
@@ -110,9 +96,11 @@ class Layerwise:
 
     def layer(self, site: Site, stats: Mapping[type[Stat], Stat]) -> Layer:
         """The record the method sees; its memo is shared by cells that see the same numbers."""
-        where = (self.model_key, self.tokens_key, site.name)
 
         def memo(key: str, make: Callable[[], T]) -> T:
-            return SHARED.get((key, *where), make) if self.dense else make()
+            if not self.dense:
+                return make()
+            return self.shared.derived(key, self.model_key, self.tokens_key, site.name, make)
 
-        return Layer(site.name, site.weight(), stats, seed_of(self.calib.seed, site.name), memo)
+        weight = site.weight().cpu()
+        return Layer(site.name, weight, stats, seed_of(self.calib.seed, site.name), memo)

@@ -1,5 +1,6 @@
 """Files that are whole or not there: temp file, fsync, rename; and locks that die with their process."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+TEMP = ".tmp-"  # what a killed process may leave behind starts with this
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=TEMP)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(data, file, indent=1, sort_keys=True, allow_nan=True)
@@ -36,11 +40,21 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def sweep_temps(folder: Path) -> None:
+    """Remove what a killed process left half-written; only for who holds the folder's lock."""
+    for path in folder.glob(f"{TEMP}*"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(dir=path.parent, prefix=".tmp-"))
+    """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
+
+    Its name follows from `path`, so that the next try clears what a killed one left; hold a lock.
+    """
+    temp = path.parent / f"{TEMP}{path.name}"
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir(parents=True)
     try:
         yield temp
         for file in temp.rglob("*"):
@@ -54,9 +68,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file's flock; the kernel lets go when the process dies, however it dies."""
+def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file's flock; the kernel lets go when the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and wait is False.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, mode if wait else mode | fcntl.LOCK_NB)
         yield
+
+
+@contextmanager
+def writable(field: str, root: Path) -> Iterator[None]:
+    """Name the config field whose folder is full or may not be written to.
+
+    Raises:
+        ValueError: the system refused a write inside the block for lack of space or permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise ValueError(
+            f"{field}={root} can not be written: {error.strerror}{where}; valid: a folder with room to write"
+        ) from error

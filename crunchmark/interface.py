@@ -51,6 +51,7 @@ class Method(ABC):
     """A paper's rule for one layer. Pure: no model, no files, no randomness but the layer's seed."""
 
     needs: ClassVar[tuple[type[Stat], ...]] = ()  # gathered by the walker before compress is called
+    parent: ClassVar[bool] = False  # True: the dense parent itself, which no budget applies to
 
     @abstractmethod
     def compress(self, layer: Layer, room: Room) -> Term:
@@ -65,6 +66,7 @@ class ModelMethod(ABC):
     """A paper's rule that does not fit one layer at a time; it edits the model through the view."""
 
     covers: ClassVar[tuple[str, ...]] = ()  # stages it does itself: "allocate", "compensate", "recover"
+    parent: ClassVar[bool] = False
 
     @abstractmethod
     def compress(self, view: "View", plan: Plan, calib: "Calibration") -> None:

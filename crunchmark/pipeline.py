@@ -1,160 +1,103 @@
 """One cell, start to end. The order of the stages is written here and nowhere else."""
 
-import hashlib
-import inspect
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crunchmark import artifact
-from crunchmark.allocation import Uniform
 from crunchmark.budget import Unreachable, check_budget
-from crunchmark.cache import Cache, key_of
-from crunchmark.calib import Calibration, Source, draw
+from crunchmark.cache import Cache
+from crunchmark.cell import Cell
 from crunchmark.compress import compress
 from crunchmark.evaluate import rows
-from crunchmark.interface import Item, Method, ModelMethod, Skip, Task
-from crunchmark.machine import check_device, facts, measured
-from crunchmark.models import ModelSpec
-from crunchmark.seeds import NUMERICS
+from crunchmark.files import sweep_temps, writable
+from crunchmark.interface import Item, Skip, Task
+from crunchmark.machine import facts, measured
+from crunchmark.models import dtype_of
+from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
 from crunchmark.view import View
+
+SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
 class Nothing:
     """A stage that does nothing."""
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Which calibration tokens, and whose outputs the layers see."""
-
-    source: Source
-    n: int = 128
-    length: int = 256
-    seed: int = 0
-    inputs: str = "dense"
-    batch: int = 8
-    spill: bool = False
-
-    def calibration(self, tokenizer: Any, device: str) -> Calibration:
-        """The tokens, drawn."""
-        tokens = draw(self.source, tokenizer, self.n, self.length, self.seed)
-        return Calibration(tokens.ids, self.inputs, self.batch, self.seed, device, self.spill)
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the tokens: the draw, and the content of a local file."""
-        path = Path(self.source.path or "")
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        return {"draw": asdict(self), "content": content}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid; `config` is the resolved text it was made from."""
-
-    study: str
-    model: ModelSpec
-    method: Method | ModelMethod
-    draw: Draw
-    tasks: Mapping[str, Task]
-    config: Mapping[str, Any]  # the part that decides the numbers: model, method, calib, seed
-    budget: float = 0.0
-    accounting: str = "bytes"
-    scope: str = "blocks"
-    device: str = "cpu"
-    label: str = "dense"
-    allocate: Uniform = field(default_factory=Uniform)
-
-    def dense(self) -> "Cell":
-        """The parent: the same model with nothing removed."""
-        return replace(self, budget=0.0, label="dense", accounting="bytes", scope="blocks")
-
-    @property
-    def key(self) -> str:
-        """Everything that decides the compressed weights."""
-        base = {"model": self.model.fingerprint, "dtype": str(self.model.storage), "numerics": NUMERICS}
-        if self.budget == 0:
-            return key_of(**base)
-        code = inspect.getsource(inspect.getmodule(self.method) or type(self.method))
-        return key_of(
-            **base,
-            config=self.config,
-            budget=self.budget,
-            accounting=self.accounting,
-            scope=self.scope,
-            source=hashlib.sha256(code.encode()).hexdigest(),
-            data=self.draw.identity(),
-        )
-
-
 class Runner:
     """Runs cells against one store and one cache."""
 
-    def __init__(self, store: Store, cache: Cache) -> None:
+    def __init__(self, store: Store, cache: Cache, shared: Shared | None = None) -> None:
         self.store, self.cache = store, cache
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Runner":
-        """The store and the cache a config names."""
-        return cls(Store(config["store"]), Cache(config["cache"]["dir"], config["cache"]["max_gb"]))
+        self.shared = shared or Shared(cache)
 
     def run(self, cell: Cell) -> list[Row]:
         """Compute what is not in the store yet; return the cell's rows.
 
         A failing cell is written as a `failed` row, and its exception raised again.
+
+        Raises:
+            ValueError: store or cache can not be written to; names the field.
         """
         check_budget(cell.budget)
-        with self.store.lock(cell.study, cell.key):
+        with writable("store", self.store.root), self.store.lock(cell.study, cell.key):
+            sweep_temps(self.store.cell(cell.study, cell.key))
             try:
                 return self._run(cell)
             except (Skip, Unreachable) as answer:
-                state = "skipped" if isinstance(answer, Skip) else "unreachable"
-                row = self._about(cell) | {"state": state, "reason": str(answer)} | _nearest(answer)
-                self.store.put_cell(cell.study, cell.key, row)
-                return [row]
+                return [self._settle(cell, _state(answer))]
             except Exception as error:
                 reason = "".join(traceback.format_exception_only(error)).strip()
-                self.store.put_cell(
-                    cell.study, cell.key, self._about(cell) | {"state": "failed", "reason": reason}
-                )
+                self._settle(cell, {"state": "failed", "reason": reason})
                 raise
+
+    def _settle(self, cell: Cell, end: Row) -> Row:
+        """Write how the cell ended, keeping what was computed before."""
+        known = self.store.get_cell(cell.study, cell.key) or {}
+        row = known | self._about(cell) | end
+        self.store.put_cell(cell.study, cell.key, row)
+        return row
 
     def _run(self, cell: Cell) -> list[Row]:
         known = self.store.get_cell(cell.study, cell.key)
-        if known and known.get("state") in ("skipped", "unreachable"):
+        if known and known.get("state") in SETTLED:
             return [known]
         todo = {n: t for n, t in cell.tasks.items() if not self._done(cell, n, t)}
         if todo or not known or known.get("state"):
-            folder, made = self._artifact(cell)
-            self.store.put_cell(cell.study, cell.key, self._about(cell) | made)
-            self._evaluate(cell, folder, todo)
-        return [r for r in self.store.rows(cell.study) if r["cell"] == cell.key]
+            if todo and cell.key != cell.dense().key:
+                self.run(replace(cell.dense(), tasks=todo))
+            with (
+                writable("cache.dir", self.cache.root),
+                self.cache.folder(
+                    "artifacts", cell.weights_key, lambda temp: self._make(cell, temp)
+                ) as folder,
+            ):
+                self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder))
+                self._evaluate(cell, folder, todo)
+        return self.store.cell_rows(cell.study, cell.key)
 
     def _done(self, cell: Cell, name: str, task: Task) -> bool:
         found = self.store.get_task(cell.study, cell.key, name)
         return found is not None and found["protocol"] == task.protocol()
 
-    def _artifact(self, cell: Cell) -> tuple[Path, Row]:
-        """The packed model of the cell, made once per content."""
-        folder = self.cache.folder("artifacts", cell.key, lambda temp: self._make(cell, temp))
-        return folder, artifact.read_manifest(folder)["about"] | _sizes(folder)
-
     def _make(self, cell: Cell, folder: Path) -> None:
-        model, tokenizer = cell.model.load(), cell.model.tokenizer()
-        view = View(model)
-        plan = cell.allocate.plan(view, cell.budget, cell.accounting, cell.scope, cell.model.storage)
-        dense_scope, dense_model = view.scope_bytes("blocks"), view.scope_bytes("model")
+        """The packed model of the cell, in a folder that is not there yet."""
+        with measured() as load:
+            model, tokenizer = cell.model.load(), cell.model.tokenizer()
+            view = View(model)
+            plan = cell.allocate.plan(view, cell.budget, cell.accounting, cell.scope, cell.model.storage)
+            sizes = {"dense_scope_bytes": view.scope_bytes("blocks")}
+            sizes["dense_model_bytes"] = view.scope_bytes("model")
         with measured() as stage:
-            calib = cell.draw.calibration(tokenizer, cell.device)
-            terms = compress(cell.method, view, plan, calib, cell.model.fingerprint)
-        about = {
+            calib = cell.calibration(tokenizer, self.cache)
+            terms = compress(cell.method, view, plan, calib, cell.model.fingerprint, self.shared)
+        about = sizes | {
             "plan": plan.to_json(),
-            "dense_scope_bytes": dense_scope,
-            "dense_model_bytes": dense_model,
+            "load_seconds": load.seconds,
             "compress_seconds": stage.seconds,
             "peak_memory_bytes": stage.peak_bytes,
             "simulated": any(t.simulated for t in terms.values()),
@@ -164,22 +107,36 @@ class Runner:
         tokenizer.save_pretrained(folder)
 
     def _evaluate(self, cell: Cell, folder: Path, tasks: Mapping[str, Task]) -> None:
-        """Run the tasks on the artifact; pair each with the dense parent's items."""
-        parent = cell.dense()
-        if tasks and cell.key != parent.key:
-            self.run(replace(parent, tasks=tasks))
-        model, tokenizer = artifact.load(folder, packed=False), cell.model.tokenizer()
+        """Run the tasks on the artifact; one that fails does not keep the others from being scored."""
+        if not tasks:
+            return
+        dtype = dtype_of("model.compute", cell.model.compute)
+        model, tokenizer = artifact.load(folder, packed=False, dtype=dtype), cell.model.tokenizer()
+        model.to(cell.device)
+        failed: dict[str, Exception] = {}
         for name, task in tasks.items():
-            with measured() as stage:
-                items = list(task.run(model, tokenizer))
-            dense = None if cell.key == parent.key else self._items(parent, name)
-            data = {
-                "protocol": task.protocol(),
-                "rows": rows(name, task.protocol(), items, task.metrics(), dense),
-                "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
-                "seconds": stage.seconds,
-            }
-            self.store.put_task(cell.study, cell.key, name, data)
+            try:
+                self._score(cell, name, task, model, tokenizer)
+            except Exception as error:
+                failed[name] = error
+        for problem in failed.values():
+            problem.add_note(f"in task {', '.join(failed)}")
+            raise problem
+
+    def _score(self, cell: Cell, name: str, task: Task, model: Any, tokenizer: Any) -> None:
+        """One task's items and rows, paired with those of the dense parent."""
+        with measured() as stage:
+            items = list(task.run(model, tokenizer))
+        parent = cell.dense()
+        dense = None if cell.key == parent.key else self._items(parent, name)
+        data = {
+            "protocol": task.protocol(),
+            "rows": rows(name, task.protocol(), items, task.metrics(), dense),
+            "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
+            "seconds": stage.seconds,
+            "peak_bytes": stage.peak_bytes,
+        }
+        self.store.put_task(cell.study, cell.key, name, data)
 
     def _items(self, cell: Cell, task: str) -> list[Item]:
         found = self.store.get_task(cell.study, cell.key, task) or {}
@@ -195,40 +152,21 @@ class Runner:
             "accounting": cell.accounting,
             "scope": cell.scope,
             "calib_seed": cell.draw.seed,
+            "calib_inputs": cell.draw.inputs,
+            "device": cell.device,
+            "compute": cell.model.compute,
             "written": time.time(),
             "config": cell.config,
             **facts(),
         }
 
 
-def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Mapping[str, Task]) -> Cell:
-    """The cell of a resolved config and the objects made from it.
-
-    Raises:
-        ValueError: a field is out of range; names it.
-    """
-    calib, names = dict(config["calib"]), ("n", "length", "seed", "inputs", "batch", "spill")
-    how = {k: calib.pop(k) for k in names if k in calib}
-    return Cell(
-        study=config["study"],
-        model=ModelSpec(**config["model"]),
-        method=method,
-        draw=Draw(Source(**calib), **how),
-        tasks=tasks,
-        config={"method": config["method"], "seed": config["seed"]},
-        budget=check_budget(config["budget"]) if config["label"] != "dense" else 0.0,
-        accounting=config["accounting"],
-        scope=config["scope"],
-        device=str(check_device(config["device"])),
-        label=config["label"],
-    )
-
-
-def _sizes(folder: Path) -> Row:
-    """Bytes as written, and the budget they amount to."""
+def _made(folder: Path) -> Row:
+    """What the artifact says of itself: bytes as written, and the budget they amount to."""
     about, size = artifact.read_manifest(folder)["about"], artifact.sizes(folder)
     scope, model = about["dense_scope_bytes"], about["dense_model_bytes"]
-    return size | {
+    made: Row = about | size
+    return made | {
         "artifact": str(folder),
         "achieved_bytes": 1 - size["scope_bytes"] / scope,
         "achieved_model": 1 - size["model_bytes"] / model,
@@ -237,13 +175,17 @@ def _sizes(folder: Path) -> Row:
     }
 
 
-def _nearest(answer: Skip | Unreachable) -> Row:
-    return {"nearest_budget": answer.nearest} if isinstance(answer, Unreachable) else {}
+def _state(answer: Skip | Unreachable) -> Row:
+    """What a cell without an artifact says of itself."""
+    if isinstance(answer, Skip):
+        return {"state": "skipped", "reason": str(answer)}
+    return {"state": "unreachable", "reason": str(answer), "nearest_budget": answer.nearest}
 
 
 def _kept(view: View, terms: Mapping[str, Any]) -> float:
-    """Share kept in the paper's own count, weighted by layer size."""
-    shapes = view.layers()
-    sizes = {k: a * b for k, (a, b) in shapes.items()}
+    """Share kept in the paper's own count: of the last edit of the whole model, or over the layers."""
+    for edit in reversed(getattr(view.model, "crunchmark_edits", [])):
+        return float(edit["nominal"])
+    sizes = {k: a * b for k, (a, b) in view.layers().items()}
     kept = sum(terms[k].nominal() * n if k in terms else n for k, n in sizes.items())
     return kept / sum(sizes.values())

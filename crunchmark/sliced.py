@@ -275,7 +275,7 @@ def cut(view: View, width: int) -> None:
         old = step.shortcut
         step.bypass(torch.zeros(width, out) if old is None else old[:width, :out])
     done = getattr(view.model, "crunchmark_edits", [])
-    view.model.crunchmark_edits = [*done, {"kind": "sliced", "width": width}]
+    view.model.crunchmark_edits = [*done, {"kind": "sliced", "width": width, "nominal": width / full}]
 
 
 def rebuild(model: Any, edit: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from crunchmark.files import locked, write_json
 
 Row = dict[str, Any]
+ENDS = ("state", "reason", "nearest_budget")  # of a cell that did not end well, not of its scored tasks
 
 
 class Store:
@@ -64,13 +65,26 @@ class Store:
 
     def _rows(self, study: str) -> Iterator[Row]:
         for path in sorted((self.root / study).glob("*/cell.json")):
-            facts = _read(path) or {}
-            tasks = [_read(p) or {} for p in sorted(path.parent.glob("task-*.json"))]
-            if facts.get("state"):
-                yield facts
-            for task in tasks:
-                for row in task.get("rows", []):
-                    yield facts | row | {"eval_seconds": task.get("seconds")}
+            yield from _of_cell(path.parent)
+
+    def cell_rows(self, study: str, key: str) -> list[Row]:
+        """The rows of one cell; none where it is not there."""
+        return list(_of_cell(self.cell(study, key)))
+
+
+def _of_cell(folder: Path) -> Iterator[Row]:
+    """How the cell ended, if it did not end well, and a row per task and metric that was scored."""
+    facts = _read(folder / "cell.json")
+    if facts is None:
+        return
+    if facts.get("state"):
+        yield facts
+    shared = {k: v for k, v in facts.items() if k not in ENDS}
+    for path in sorted(folder.glob("task-*.json")):
+        task = _read(path) or {}
+        spent = {"eval_seconds": task.get("seconds"), "eval_peak_bytes": task.get("peak_bytes")}
+        for row in task.get("rows", []):
+            yield shared | row | spent
 
 
 def _read(path: Path) -> Row | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.stats import Stat
 from crunchmark.view import Site, View
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _gather(stats: Stats, name: str) -> Callable[[nn.Module, tuple[Any, ...]], N
 @contextmanager
 def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
     """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
-    kinds = [k for k in dict.fromkeys(needs) if not (k is InputNorm and Gram in needs)]
+    kinds = list(dict.fromkeys(needs))
     groups: dict[str, Stats] = {}
     with ExitStack() as stack:
         for site in sites:
@@ -178,10 +178,6 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
                 stats = groups[site.group] = {kind: kind.zero(site.shape[1]) for kind in kinds}
                 stack.callback(site.module.register_forward_pre_hook(_gather(stats, site.name)).remove)
         yield {site.name: groups[site.group] for site in sites}
-    for stats in groups.values():
-        gram = stats.get(Gram)
-        if isinstance(gram, Gram) and InputNorm in needs:
-            stats[InputNorm] = gram.norm()
 
 
 def walk(view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit) -> Stream | None:

@@ -1,0 +1,130 @@
+"""One point of the grid, and everything its identity is made of."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crunchmark.allocation import Uniform
+from crunchmark.budget import check_budget
+from crunchmark.cache import Cache, key_of
+from crunchmark.calib import Calibration, Source, draw
+from crunchmark.interface import Method, ModelMethod, Task
+from crunchmark.machine import check_device
+from crunchmark.models import ModelSpec
+from crunchmark.seeds import NUMERICS
+
+TOKENS = "tokens.npy"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which calibration tokens, and whose outputs the layers see."""
+
+    source: Source
+    n: int = 128
+    length: int = 256
+    seed: int = 0
+    inputs: str = "dense"
+    batch: int = 8
+    spill: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokens (the draw, and the content of a local file), and whose outputs count."""
+        path = Path(self.source.path or "")
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        source = {k: v for k, v in asdict(self.source).items() if not (k == "path" and content)}
+        drawn = {"source": source, "content": content, "n": self.n, "length": self.length, "seed": self.seed}
+        return {"drawn": drawn, "inputs": self.inputs}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; `config` is the resolved text it was made from."""
+
+    study: str
+    model: ModelSpec
+    method: Method | ModelMethod
+    draw: Draw
+    tasks: Mapping[str, Task]
+    config: Mapping[str, Any]  # the part that decides the weights: method and base seed
+    budget: float = 0.0
+    accounting: str = "bytes"
+    scope: str = "blocks"
+    device: str = "cpu"
+    label: str = "dense"
+    allocate: Uniform = field(default_factory=Uniform)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the method looks at calibration tokens at all."""
+        return isinstance(self.method, ModelMethod) or bool(self.method.needs)
+
+    def calibration(self, tokenizer: Any, cache: Cache) -> Calibration:
+        """The tokens, drawn once per source, tokenizer, n, length and seed; none for a data-free method."""
+        how, ids = self.draw, torch.empty(0, 0, dtype=torch.int64)
+        if self.calibrated and self.budget:
+            drawn = how.identity()["drawn"] | {"model": self.model.fingerprint, "numerics": NUMERICS}
+
+            def make(temp: Path) -> None:
+                tokens = draw(how.source, tokenizer, how.n, how.length, how.seed)
+                np.save(temp / TOKENS, tokens.ids.numpy())
+
+            with cache.folder("tokens", key_of(**drawn), make) as folder:
+                ids = torch.from_numpy(np.load(folder / TOKENS, allow_pickle=False))
+        return Calibration(ids, how.inputs, how.batch, how.seed, self.device, how.spill)
+
+    def dense(self) -> "Cell":
+        """The parent: the same model with nothing removed."""
+        return replace(self, budget=0.0, label="dense", accounting="bytes", scope="blocks")
+
+    @property
+    def weights_key(self) -> str:
+        """Everything that decides the compressed weights."""
+        base = {"model": self.model.fingerprint, "dtype": str(self.model.storage), "numerics": NUMERICS}
+        if self.budget == 0:
+            return key_of(**base)
+        code = inspect.getsource(inspect.getmodule(self.method) or type(self.method))
+        return key_of(
+            **base,
+            config=self.config,
+            budget=self.budget,
+            accounting=self.accounting,
+            scope=self.scope,
+            source=hashlib.sha256(code.encode()).hexdigest(),
+            data=self.draw.identity() if self.calibrated else None,
+        )
+
+    @property
+    def key(self) -> str:
+        """Everything that decides the scores, but for the tasks: the weights, and the dtype they run in."""
+        return key_of(weights=self.weights_key, compute=self.model.compute)
+
+
+def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Mapping[str, Task]) -> Cell:
+    """The cell of a resolved config and the objects made from it.
+
+    Raises:
+        ValueError: a field is out of range; names it.
+    """
+    budget = check_budget(config["budget"])
+    calib, names = dict(config["calib"]), ("n", "length", "seed", "inputs", "batch", "spill")
+    how = {k: calib.pop(k) for k in names if k in calib}
+    return Cell(
+        study=config["study"],
+        model=ModelSpec(**config["model"]),
+        method=method,
+        draw=Draw(Source(**calib), **how),
+        tasks=tasks,
+        config={"method": config["method"], "seed": config["seed"]},
+        budget=0.0 if method.parent else budget,
+        accounting=config["accounting"],
+        scope=config["scope"],
+        device=str(check_device(config["device"])),
+        label="dense" if method.parent else config["label"],
+    )

@@ -1,0 +1,138 @@
+"""What cells share: statistics of the dense model and what was derived from them, found by content.
+
+On disk under the cache, so that other processes and later runs find them, and a few in memory.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from crunchmark.cache import Cache, key_of
+from crunchmark.calib import Calibration, fingerprint
+from crunchmark.linalg import Spectrum
+from crunchmark.seeds import NUMERICS
+from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.view import Site, View
+from crunchmark.walk import walk
+
+T = TypeVar("T")
+Stats = Mapping[str, Mapping[type[Stat], Stat]]
+KINDS: tuple[type[Stat], ...] = (Gram, InputNorm)  # what is gathered, whoever asked: one pass serves all
+MEMORY = 2 * 10**9  # bytes of tensors kept in memory
+GRAM_BYTES = 8  # a Gram is float64
+RECORD = "record.safetensors"
+SAVED: Mapping[type, str] = {Spectrum: "spectra"}  # which derived records are worth a file
+
+
+class Shared:
+    """Statistics and spectra of dense models. `cache`: None keeps them in memory only."""
+
+    def __init__(self, cache: Cache | None = None, memory: int = MEMORY) -> None:
+        self.cache, self.memory = cache, memory
+        self._found: OrderedDict[str, Any] = OrderedDict()
+
+    def affords(self, view: View) -> bool:
+        """Whether the statistics of all blocks may take a quarter of the cache, or of the memory."""
+        widths = {(i, s.group): s.shape[1] for i in range(len(view.blocks)) for s in view.sites(i)}
+        size = sum(GRAM_BYTES * w * w for w in widths.values())
+        return size <= (self.memory if self.cache is None else self.cache.limit) / 4
+
+    @contextmanager
+    def statistics(self, view: View, calib: Calibration, model_key: str) -> Iterator[Callable[[int], Stats]]:
+        """Inside, a function from a block's index to the statistics of its layers, by name.
+
+        The walk is made once for a model and a set of tokens.
+        """
+        key = key_of(model=model_key, tokens=fingerprint(calib.tokens), numerics=NUMERICS)
+        if self.cache is None:
+            found: dict[int, Stats] = self.get(key, lambda: _gather(view, calib))
+            yield found.__getitem__
+            return
+        with self.cache.folder("statistics", key, lambda temp: _write(view, calib, temp)) as folder:
+            yield lambda i: self.get(f"{key}/{i}", lambda: _read(folder, view.sites(i), i))
+
+    def derived(self, kind: str, model_key: str, tokens_key: str, layer: str, make: Callable[[], T]) -> T:
+        """What `make` gives for a layer of a dense model; records of SAVED also go to disk."""
+        key = key_of(kind=kind, model=model_key, tokens=tokens_key, layer=layer, numerics=NUMERICS)
+        return self.get(key, lambda: self._stored(key, make))
+
+    def _stored(self, key: str, make: Callable[[], T]) -> T:
+        if self.cache is None:
+            return make()
+        for record, kind in SAVED.items():
+            if (self.cache.root / kind / key).is_dir():
+                with self.cache.folder(kind, key, lambda temp: _save(make(), temp)) as folder:
+                    return record(**load_file(folder / RECORD))  # type: ignore[no-any-return]
+        value = make()
+        if type(value) in SAVED:
+            with self.cache.folder(SAVED[type(value)], key, lambda temp: _save(value, temp)):
+                pass
+        return value
+
+    def get(self, key: str, make: Callable[[], T]) -> T:
+        """What is in memory under the key, made where it is not; what was used longest ago is dropped."""
+        if key not in self._found:
+            self._found[key] = make()
+        self._found.move_to_end(key)
+        result: T = self._found[key]
+        while sum(_bytes(v) for v in self._found.values()) > self.memory and len(self._found) > 1:
+            self._found.popitem(last=False)
+        return result
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the tensors a value holds, whatever it is made of."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(_bytes(v) for v in {id(v): v for v in value.values()}.values())
+    if is_dataclass(value):
+        return sum(_bytes(getattr(value, f.name)) for f in fields(value))
+    return _bytes(vars(value)) if isinstance(value, Stat) else 0
+
+
+def _gather(view: View, calib: Calibration) -> dict[int, Stats]:
+    """The statistics of every block of the model as it is now."""
+    found: dict[int, Stats] = {}
+    walk(view, calib, KINDS, lambda i, sites, stats: found.update({i: stats}))
+    return found
+
+
+def _write(view: View, calib: Calibration, folder: Path) -> None:
+    """One file per block, written as the walk goes by: memory holds one block's statistics."""
+
+    def visit(i: int, sites: list[Site], stats: Stats) -> None:
+        groups = {site.group: stats[site.name] for site in sites}
+        tensors = {
+            f"{group}/{kind.__name__}/{name}": tensor.contiguous()
+            for group, by_kind in groups.items()
+            for kind, stat in by_kind.items()
+            for name, tensor in stat.state().items()
+        }
+        save_file(tensors, folder / f"{i}.safetensors")
+
+    walk(view, calib, KINDS, visit)
+
+
+def _read(folder: Path, sites: list[Site], i: int) -> Stats:
+    """The statistics of block i; layers of one group share theirs."""
+    states: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for full, tensor in load_file(folder / f"{i}.safetensors").items():
+        group, kind, name = full.split("/")
+        states.setdefault((group, kind), {})[name] = tensor
+    groups = {
+        group: {kind: kind.load(states[group, kind.__name__]) for kind in KINDS}
+        for group in {site.group for site in sites}
+    }
+    return {site.name: groups[site.group] for site in sites}
+
+
+def _save(value: Any, folder: Path) -> None:
+    """A record of tensors."""
+    save_file({f.name: getattr(value, f.name).contiguous() for f in fields(value)}, folder / RECORD)
