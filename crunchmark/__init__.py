@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "interface": "Item Layer Method Metric ModelMethod Allocator Compensator Recoverer CacheCodec Skip Task",
+    "interface": "Item Keep Layer Method Metric ModelMethod Allocator Compensator Recoverer CacheCodec Skip "
+    "Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
     "terms": "Dense LowRank NM Product Quantised Sparse Sum Term top",
     "stats": "Gram InputNorm Stat",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
     from crunchmark.interface import Item as Item
+    from crunchmark.interface import Keep as Keep
     from crunchmark.interface import Layer as Layer
     from crunchmark.interface import Method as Method
     from crunchmark.interface import Metric as Metric

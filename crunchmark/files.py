@@ -31,6 +31,15 @@ def write_json(path: Path, data: Any) -> None:
     sync_folder(path.parent)
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in the file, None where there is no file."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return data
+
+
 def sync_folder(path: Path) -> None:
     """Make a rename inside the folder survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crunchmark.budget import Plan, Room
 from crunchmark.stats import Stat
-from crunchmark.terms import Term
+from crunchmark.terms import Dense, Term
 
 if TYPE_CHECKING:
     from crunchmark.calib import Calibration
@@ -60,6 +60,16 @@ class Method(ABC):
         Raises:
             Unreachable: nothing this method can make is as small as the room.
         """
+
+
+class Keep(Method):
+    """Keeps every weight: the dense parent, and any method at budget 0."""
+
+    parent = True
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """The weight in the room's 16-bit dtype."""
+        return Dense.of(layer.weight, room)
 
 
 class ModelMethod(ABC):

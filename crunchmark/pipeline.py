@@ -13,14 +13,15 @@ from crunchmark.cache import Cache
 from crunchmark.cell import Cell
 from crunchmark.compress import compress
 from crunchmark.evaluate import rows
-from crunchmark.files import sweep_temps, writable
-from crunchmark.interface import Item, Skip, Task
+from crunchmark.files import read_json, sweep_temps, writable, write_json
+from crunchmark.interface import Item, Keep, Skip, Task
 from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
 from crunchmark.view import View
 
+MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
@@ -94,17 +95,19 @@ class Runner:
             sizes["dense_model_bytes"] = view.scope_bytes("model")
         with measured() as stage:
             calib = cell.calibration(tokenizer, self.cache)
-            terms = compress(cell.method, view, plan, calib, cell.model.fingerprint, self.shared)
+            method = cell.method if cell.budget else Keep()
+            terms = compress(method, view, plan, calib, cell.model.fingerprint, self.shared)
         about = sizes | {
             "plan": plan.to_json(),
-            "load_seconds": load.seconds,
-            "compress_seconds": stage.seconds,
-            "peak_memory_bytes": stage.peak_bytes,
             "simulated": any(t.simulated for t in terms.values()),
             "achieved_nominal": 1 - _kept(view, terms),
         }
-        artifact.write(folder, view, terms, cell.model.storage, about)
+        with measured() as pack:
+            artifact.write(folder, view, terms, cell.model.storage, about)
         tokenizer.save_pretrained(folder)
+        spent = {"load": load, "compress": stage, "pack": pack}
+        made = {f"{name}_seconds": one.seconds for name, one in spent.items()}
+        write_json(folder / MADE, made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())})
 
     def _evaluate(self, cell: Cell, folder: Path, tasks: Mapping[str, Task]) -> None:
         """Run the tasks on the artifact; one that fails does not keep the others from being scored."""
@@ -165,14 +168,19 @@ def _made(folder: Path) -> Row:
     """What the artifact says of itself: bytes as written, and the budget they amount to."""
     about, size = artifact.read_manifest(folder)["about"], artifact.sizes(folder)
     scope, model = about["dense_scope_bytes"], about["dense_model_bytes"]
-    made: Row = about | size
-    return made | {
-        "artifact": str(folder),
-        "achieved_bytes": 1 - size["scope_bytes"] / scope,
-        "achieved_model": 1 - size["model_bytes"] / model,
-        "bits_scope": 16 * size["scope_bytes"] / scope,
-        "bits_model": 16 * size["model_bytes"] / model,
-    }
+    made: Row = read_json(folder / MADE) or {}
+    return (
+        made
+        | about
+        | size
+        | {
+            "artifact": str(folder),
+            "achieved_bytes": 1 - size["scope_bytes"] / scope,
+            "achieved_model": 1 - size["model_bytes"] / model,
+            "bits_scope": 16 * size["scope_bytes"] / scope,
+            "bits_model": 16 * size["model_bytes"] / model,
+        }
+    )
 
 
 def _state(answer: Skip | Unreachable) -> Row:

@@ -6,13 +6,12 @@
 A reader needs neither torch nor hydra.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from crunchmark.files import locked, write_json
+from crunchmark.files import locked, read_json, write_json
 
 Row = dict[str, Any]
 ENDS = ("state", "reason", "nearest_budget")  # of a cell that did not end well, not of its scored tasks
@@ -46,11 +45,11 @@ class Store:
 
     def get_cell(self, study: str, key: str) -> Row | None:
         """What `put_cell` wrote, None where it is not there."""
-        return _read(self.cell(study, key) / "cell.json")
+        return read_json(self.cell(study, key) / "cell.json")
 
     def get_task(self, study: str, key: str, task: str) -> Row | None:
         """What `put_task` wrote, None where it is not there."""
-        return _read(self.cell(study, key) / f"task-{task}.json")
+        return read_json(self.cell(study, key) / f"task-{task}.json")
 
     def rows(self, study: str) -> list[Row]:
         """All rows of a study: the cell's facts on each of its task rows.
@@ -74,22 +73,14 @@ class Store:
 
 def _of_cell(folder: Path) -> Iterator[Row]:
     """How the cell ended, if it did not end well, and a row per task and metric that was scored."""
-    facts = _read(folder / "cell.json")
+    facts = read_json(folder / "cell.json")
     if facts is None:
         return
     if facts.get("state"):
         yield facts
     shared = {k: v for k, v in facts.items() if k not in ENDS}
     for path in sorted(folder.glob("task-*.json")):
-        task = _read(path) or {}
+        task = read_json(path) or {}
         spent = {"eval_seconds": task.get("seconds"), "eval_peak_bytes": task.get("peak_bytes")}
         for row in task.get("rows", []):
             yield shared | row | spent
-
-
-def _read(path: Path) -> Row | None:
-    try:
-        data: Row = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return data

@@ -2,15 +2,9 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Dense, Layer, Method, Room, Term
+from crunchmark import Keep
 
 
 @dataclass(frozen=True)
-class DenseParent(Method):
+class DenseParent(Keep):
     """Keeps the weight, whatever the budget asks of the other methods of a grid."""
-
-    parent = True
-
-    def compress(self, layer: Layer, room: Room) -> Term:
-        """The weight in the room's 16-bit dtype."""
-        return Dense.of(layer.weight, room)

@@ -1,0 +1,302 @@
+"""Cells end to end on a tiny model: identity, resume, failure, kill -9, several processes."""
+
+import multiprocessing as mp
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from crunchmark import files, pipeline
+from crunchmark.cache import Cache
+from crunchmark.calib import Source
+from crunchmark.cell import Cell, Draw
+from crunchmark.interface import Item, Metric, Skip, Task
+from crunchmark.models import ModelSpec
+from crunchmark.pipeline import Runner
+from crunchmark.store import Store
+from methods.magnitude import Magnitude
+from methods.svd import SVD
+from methods.svd_llm import SVDLLM
+
+FORK = mp.get_context("fork")
+HOUSE = Path(__file__).parents[2]
+TIMES = ("written", "seconds", "peak", "artifact")  # parts of names of what differs between two runs
+
+
+@dataclass
+class Probe(Task):
+    """Mean log-probability of fixed tokens, one item per sequence; notes each run in a file."""
+
+    log: Path
+    name: str = "probe"
+    version: int = 1
+    die_at: int = -1  # kill the process before this item
+
+    def protocol(self):
+        return f"probe-{self.name}-{self.version}"
+
+    def metrics(self):
+        return {"logp": Metric("logp"), "hit": Metric("hit", chance=0.1)}
+
+    def run(self, model, tokenizer):
+        with self.log.open("a") as file:
+            file.write(f"{self.name}\n")
+        ids = torch.randint(3, 2048, (6, 12), generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            logp = model(ids).logits.log_softmax(-1)[:, :-1].gather(2, ids[:, 1:, None])
+        for i, row in enumerate(logp):
+            if i == self.die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Item(f"i{i}", "logp", float(row.mean()))
+            yield Item(f"i{i}", "hit", float(row.mean() > -8))
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory):
+    """A tiny Llama on disk with the built-in tokenizer."""
+    from conftest import build
+
+    folder = tmp_path_factory.mktemp("model")
+    build("llama_gqa", vocab_size=2048).to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(HOUSE / "tasks/nano/model").save_pretrained(folder)
+    return ModelSpec(str(folder), name="tiny")
+
+
+@pytest.fixture
+def make(spec, tmp_path):
+    """make(method, budget, **fields) -> Cell with one probe task."""
+    return maker(spec, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def calm(spec, tmp_path_factory):
+    """The rows of the grid when nothing disturbs it."""
+    path = tmp_path_factory.mktemp("calm")
+    rows = stable(sweep(maker(spec, path), path, "calm").rows("s"))
+    assert len(rows) == 8
+    return rows
+
+
+def maker(spec, tmp_path):
+    def cell(method, budget, **fields):
+        text = Source(path=str(HOUSE / "tasks/nano/data/calib.txt"))
+        base = Cell(
+            "s", spec, method, Draw(text, n=4, length=16, batch=2), {"probe": Probe(tmp_path / "log")},
+            {"method": repr(method), "seed": 0}, budget=budget, label=type(method).__name__.lower(),
+        )  # fmt: skip
+        return replace(base, **fields)
+
+    return cell
+
+
+@pytest.fixture
+def runner(tmp_path):
+    return Runner(Store(tmp_path / "store"), Cache(tmp_path / "cache"))
+
+
+def stable(rows):
+    """Rows without what differs between two runs of the same thing."""
+    kept = [{k: v for k, v in r.items() if not any(t in k for t in TIMES)} for r in rows]
+    return sorted(kept, key=lambda r: (r["cell"], r.get("task", ""), r.get("metric", "")))
+
+
+def runs(tmp_path):
+    return (tmp_path / "log").read_text().split() if (tmp_path / "log").exists() else []
+
+
+def test_a_cell_brings_its_dense_parent(runner, make, tmp_path):
+    rows = runner.run(make(SVDLLM(), 0.3))
+    assert [r["metric"] for r in rows] == ["logp", "hit"]
+    assert rows[0]["method"] == "svdllm"
+    assert 0.3 <= rows[0]["achieved_bytes"] < 0.35
+    assert rows[0]["file_bytes"] > rows[0]["model_bytes"] > rows[0]["scope_bytes"]
+    dense = [r for r in runner.store.rows("s") if r["method"] == "dense"]
+    assert [r["state"] for r in dense] == ["dense", "dense"]
+    assert rows[0]["dense"] == dense[0]["value"] != rows[0]["value"]
+    assert len(runs(tmp_path)) == 2
+
+
+def test_nothing_is_computed_twice(runner, make, tmp_path, monkeypatch):
+    cell = make(SVD(), 0.3)
+    first = runner.run(cell)
+    monkeypatch.setattr(pipeline, "compress", None)
+    again = Runner(runner.store, runner.cache)
+    assert again.run(cell) == first
+    assert len(runs(tmp_path)) == 2
+
+
+def test_a_task_added_later_recompresses_nothing(runner, make, tmp_path, monkeypatch):
+    runner.run(make(SVD(), 0.3))
+    monkeypatch.setattr(pipeline, "compress", None)
+    both = {"probe": Probe(tmp_path / "log"), "more": Probe(tmp_path / "log", "more")}
+    rows = Runner(runner.store, runner.cache).run(make(SVD(), 0.3, tasks=both))
+    assert {r["task"] for r in rows} == {"probe", "more"}
+    assert sorted(runs(tmp_path)) == ["more", "more", "probe", "probe"]
+
+
+def test_another_protocol_is_scored_anew(runner, make, tmp_path):
+    runner.run(make(SVD(), 0.3))
+    rows = runner.run(make(SVD(), 0.3, tasks={"probe": Probe(tmp_path / "log", version=2)}))
+    assert {r["protocol"] for r in rows} == {"probe-probe-2"}
+    assert len(runs(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"budget": 0.4},
+        {"accounting": "nominal"},
+        {"scope": "model", "budget": 0.2},
+        {"config": {"method": "x", "seed": 0}},
+        {"draw": Draw(Source(path=str(HOUSE / "tasks/nano/data/calib.txt")), n=4, length=16, seed=1)},
+        {"draw": Draw(Source(path=str(HOUSE / "tasks/nano/data/ppl.txt")), n=4, length=16)},
+    ],
+)
+def test_what_changes_the_weights_changes_the_key(make, change):
+    cell = make(SVDLLM(), 0.3)
+    assert cell.key != replace(cell, **change).key
+
+
+def test_what_does_not_change_the_weights_keeps_the_key(make):
+    cell = make(SVD(), 0.3)
+    other = Draw(Source(path=str(HOUSE / "tasks/nano/data/ppl.txt")), n=2, length=8, seed=3)
+    assert cell.key == replace(cell, study="other", tasks={}, label="x", draw=other).key  # data-free
+    assert cell.key != replace(cell, model=replace(cell.model, compute="bfloat16")).key
+    assert cell.weights_key == replace(cell, model=replace(cell.model, compute="bfloat16")).weights_key
+    assert make(SVD(), 0.0).key == make(Magnitude(), 0.0).key == cell.dense().key
+
+
+def test_an_unreachable_budget_names_the_nearest(runner, make):
+    (row,) = runner.run(make(SVD(), 0.999))
+    assert row["state"] == "unreachable"
+    assert row["nearest_budget"] == runner.run(make(SVD(), 0.999))[0]["nearest_budget"]
+    near = runner.run(make(SVD(), row["nearest_budget"]))
+    assert near[0]["achieved_bytes"] >= row["nearest_budget"]
+
+
+def test_a_skip_is_a_row(runner, make):
+    class Never(SVD):
+        def compress(self, layer, room):
+            raise Skip("can not work")
+
+    (row,) = runner.run(make(Never(), 0.3))
+    assert (row["state"], row["reason"]) == ("skipped", "can not work")
+
+
+def test_a_failure_is_written_raised_and_tried_again(runner, make, monkeypatch):
+    cell = make(SVD(), 0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(SVD, "compress", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runner.run(cell)
+    (row,) = runner.store.cell_rows("s", cell.key)
+    assert (row["state"], row["reason"]) == ("failed", "ZeroDivisionError: division by zero")
+    assert {r["state"] for r in runner.run(cell)} <= {"match", "fail", "undecided"}
+
+
+def test_a_failing_task_does_not_take_the_others_with_it(runner, make, tmp_path):
+    class Broken(Probe):
+        def run(self, model, tokenizer):
+            raise RuntimeError("no data")
+            yield
+
+    tasks = {"bad": Broken(tmp_path / "log", "bad"), "probe": Probe(tmp_path / "log")}
+    cell = make(SVD(), 0.3, tasks=tasks)
+    with pytest.raises(RuntimeError):
+        runner.run(cell)
+    dense = runner.store.cell_rows("s", cell.dense().key)
+    assert [r.get("task") for r in dense] == [None, "probe", "probe"]
+    assert dense[0]["reason"] == "RuntimeError: no data\nin task bad"
+    assert dense[1]["state"] == "dense"
+    with pytest.raises(RuntimeError):
+        runner.run(cell)
+    assert runs(tmp_path) == ["probe"]
+
+
+def test_a_budget_out_of_range_is_refused_before_anything_is_written(runner, make, tmp_path):
+    for budget in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"budget=.* is out of range; valid: 0 <= budget < 1"):
+            runner.run(make(SVD(), budget))
+    assert not (tmp_path / "store").exists()
+
+
+GRID = [(SVDLLM(), 0.2), (SVDLLM(), 0.4), (Magnitude(), 0.3)]
+
+
+def sweep(make, tmp_path, where, tasks=None):
+    """The grid in this process, against the store and cache under `where`."""
+    runner = Runner(Store(tmp_path / where / "store"), Cache(tmp_path / where / "cache"))
+    for method, budget in GRID:
+        runner.run(make(method, budget, **({"tasks": tasks} if tasks else {})))
+    return runner.store
+
+
+def child(work):
+    """Run it in a forked process; its exit code."""
+    process = FORK.Process(target=work)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def kill_at(monkeypatch, name, count, after):
+    """Kill this process at the count-th call of an os function, before or after it is carried out."""
+    real, left = getattr(files.os, name), [count]
+
+    def call(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    monkeypatch.setattr(files.os, name, call)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("name", "count"), [("replace", n) for n in (1, 2, 3, 5, 8)] + [("fsync", 3), ("fsync", 11)]
+)
+def test_kill_9_then_again_gives_the_rows_of_an_undisturbed_run(
+    make, calm, tmp_path, monkeypatch, name, count, after
+):
+    def killed():
+        kill_at(monkeypatch, name, count, after)
+        sweep(make, tmp_path, "stormy")
+
+    assert child(killed) == -signal.SIGKILL
+    store = sweep(make, tmp_path, "stormy")
+    assert stable(store.rows("s")) == calm
+    assert not list((tmp_path / "stormy").rglob(".tmp*"))
+
+
+def test_kill_9_inside_a_task_then_again(make, calm, tmp_path):
+    dying = {"probe": Probe(tmp_path / "log", die_at=3)}
+    assert child(lambda: sweep(make, tmp_path, "stormy", dying)) == -signal.SIGKILL
+    assert stable(sweep(make, tmp_path, "stormy").rows("s")) == calm
+
+
+def test_processes_on_one_store_lose_and_double_nothing(make, calm, tmp_path):
+    processes = [FORK.Process(target=sweep, args=(make, tmp_path, "shared")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [p.exitcode for p in processes] == [0, 0, 0]
+    assert stable(Store(tmp_path / "shared" / "store").rows("s")) == calm
+    assert len(runs(tmp_path)) == 4  # three cells and their parent, each once
+
+
+def test_a_read_only_store_is_named(make, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system", str(tmp_path / "store"))
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    with pytest.raises(ValueError, match=r"store=.* can not be written: Read-only file system"):
+        Runner(Store(tmp_path / "store"), Cache(tmp_path / "cache")).run(make(SVD(), 0.3))
