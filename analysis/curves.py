@@ -14,14 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def at_chance(points: pd.DataFrame) -> pd.Series:
-    """Where dense itself hardly beats chance, so that there is nothing to keep."""
-    return points["higher_is_better"] & (points["dense"] <= points["chance"].fillna(0.0) * 1.25 + 0.02)
-
-
 def retained(points: pd.DataFrame) -> pd.DataFrame:
     """The fraction of the dense score that is kept; tasks where dense itself is at chance are left out."""
-    small = points[(points["state"] != "dense") & (points["dense"] > 0) & ~at_chance(points)]
+    small = points[(points["state"] != "dense") & (points["dense"] > 0) & ~collect.at_chance(points)]
     ratio = small["value"] / small["dense"]
     kept = ratio.where(small["higher_is_better"], 1 / ratio)
     return small.assign(kept=kept, kept_half=(small["half"] / small["value"] * kept).replace(np.inf, 0.0))

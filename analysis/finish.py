@@ -133,7 +133,8 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
     console.print()
     console.print(table(data, console.width))
     console.print(
-        "✓ matches dense  ✗ fails  ? undecided (paired test, 5 % relative)   * simulated", style="dim"
+        "✓ matches dense  ✗ fails  ? undecided (paired, 5 % relative)  ~ dense is at chance  * simulated",
+        style="dim",
     )
     _files(data, Path(store_root) / study, console)
 

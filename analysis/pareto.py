@@ -48,7 +48,7 @@ def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure
     points, unit = _with_x(points, x)
     for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
-        blind = bool(curves.at_chance(group[group["state"] != "dense"]).any())
+        blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
         _panel(axis, group, looks, blind)
         axis.set_title(style.short_task(task) + (" (dense is at chance)" if blind else ""))
         axis.set_ylabel(_metric_name(task, metric))

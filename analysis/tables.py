@@ -17,7 +17,8 @@ from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
 LEGEND = (
-    "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; plain: fails; — no such cell. "
+    "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; ~ dense is at chance; "
+    "plain: fails; — no such cell. "
     "value ± standard error, or mean ± spread over calibration draws where their number is given."
 )
 
@@ -87,7 +88,7 @@ def score_cell(row: Any) -> Cell:
     text = with_error(row.value, row.spread if row.seeds > 1 else row.stderr)
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
-    mark = style.MARKS.get(row.state, "") if row.state in ("match", "undecided") else ""
+    mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
     return Cell(f"{text} {mark}".rstrip(), match=row.state == "match")
 
 

@@ -168,19 +168,17 @@ def _made(folder: Path) -> Row:
     """What the artifact says of itself: bytes as written, and the budget they amount to."""
     about, size = artifact.read_manifest(folder)["about"], artifact.sizes(folder)
     scope, model = about["dense_scope_bytes"], about["dense_model_bytes"]
-    made: Row = read_json(folder / MADE) or {}
-    return (
-        made
-        | about
-        | size
-        | {
-            "artifact": str(folder),
-            "achieved_bytes": 1 - size["scope_bytes"] / scope,
-            "achieved_model": 1 - size["model_bytes"] / model,
-            "bits_scope": 16 * size["scope_bytes"] / scope,
-            "bits_model": 16 * size["model_bytes"] / model,
-        }
-    )
+    made: Row = (read_json(folder / MADE) or {}) | about | size
+    made["artifact"] = str(folder)
+    made |= {
+        "achieved_bytes": 1 - size["scope_bytes"] / scope,
+        "bits_scope": 16 * size["scope_bytes"] / scope,
+    }
+    made |= {
+        "achieved_model": 1 - size["model_bytes"] / model,
+        "bits_model": 16 * size["model_bytes"] / model,
+    }
+    return made
 
 
 def _state(answer: Skip | Unreachable) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 from crunchmark.files import locked, read_json, write_json
 
 Row = dict[str, Any]
-ENDS = ("state", "reason", "nearest_budget")  # of a cell that did not end well, not of its scored tasks
+OWN = ("state", "reason", "nearest_budget", "plan")  # of a cell, not of its scored tasks
 
 
 class Store:
@@ -78,7 +78,7 @@ def _of_cell(folder: Path) -> Iterator[Row]:
         return
     if facts.get("state"):
         yield facts
-    shared = {k: v for k, v in facts.items() if k not in ENDS}
+    shared = {k: v for k, v in facts.items() if k not in OWN}
     for path in sorted(folder.glob("task-*.json")):
         task = read_json(path) or {}
         spent = {"eval_seconds": task.get("seconds"), "eval_peak_bytes": task.get("peak_bytes")}

@@ -88,18 +88,26 @@ def test_show_says_what_it_could_not_write(root):
     assert "table: not written" in console.export_text()
 
 
-def test_the_callback_shows_once_and_only_at_the_end(monkeypatch):
-    calls = []
+def test_the_callback_shows_once_and_only_at_the_end(monkeypatch, tmp_path):
+    calls, store = [], str(tmp_path)
+    (tmp_path / "demo").mkdir()
     monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
     monkeypatch.setattr(finish.atexit, "register", lambda *_: None)
-    config, callback = SimpleNamespace(study="demo", store="results"), finish.Finish()
+    config, callback = SimpleNamespace(study="demo", store=store), finish.Finish()
     callback.on_multirun_start(config=config, config_name="config")
     callback.on_job_start(config=config, task_function=None)
     callback.on_job_end(config=config, job_return=None)
     assert calls == []
     callback.on_multirun_end(config=config, config_name="config")
-    callback._late("demo", ".")
-    assert calls == [("demo", "results")]
+    callback._show("demo", store)
+    assert calls == [("demo", store)]
+
+
+def test_nothing_is_said_where_nothing_was_stored(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    finish.Finish().on_run_end(config=SimpleNamespace(study="none", store=str(tmp_path)))
+    assert calls == []
 
 
 RUN = """

@@ -1,0 +1,130 @@
+"""Grids through run.py: every method in one sweep, again for nothing, and a task more."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+HOUSE = Path(__file__).parents[2]
+YAMLS = sorted(HOUSE.glob("conf/*/*.yaml"))
+METHODS = sorted(p.stem for p in (HOUSE / "conf/method").glob("*.yaml"))
+GRID = ("-m", f"method={','.join(METHODS)}", "budget=0.3,0.5", "limit=4", "calib.n=8", "study=all")
+
+
+def table(output):
+    """The lines of the table at the end, without the seconds."""
+    lines = output[output.index("method ") :].splitlines()
+    rows = [line for line in lines if line.split(" ")[0] in METHODS and " budget=" not in line]
+    return [line.rsplit(maxsplit=2)[0] for line in rows]
+
+
+def written(folder, pattern="**/*.json"):
+    return {p: p.stat().st_mtime_ns for p in folder.glob(pattern)}
+
+
+@pytest.fixture(scope="module")
+def first(house):
+    """The whole grid, once."""
+    return house(*GRID)
+
+
+def test_every_method_in_one_sweep(first, house):
+    code, output = first
+    assert code == 0, output
+    lines = table(output)
+    assert len(lines) == 1 + 2 * (len(METHODS) - 1)
+    assert lines[0].startswith("dense")
+    paths = [line.split()[-1] for line in output.splitlines() if line.startswith(("table", "plot"))]
+    assert len(paths) >= 2
+    assert all((HOUSE / path).is_file() for path in paths)
+
+
+def test_again_computes_nothing_and_prints_the_same(first, house):
+    before = written(house.folder / "store")
+    start = time.monotonic()
+    code, output = house(*GRID)
+    assert code == 0, output
+    assert table(output) == table(first[1])
+    assert written(house.folder / "store") == before
+    assert time.monotonic() - start < 120
+
+
+def test_a_task_more_recompresses_nothing(first, house):
+    made = written(house.folder / "cache", "artifacts/*/weights.safetensors")
+    assert len(made) == 1 + 2 * (len(METHODS) - 1)
+    code, output = house("-m", "method=svd,gptq", "budget=0.3", *GRID[3:], "task=ppl_nano,nano_mcr")
+    assert code == 0, output
+    assert written(house.folder / "cache", "artifacts/*/weights.safetensors") == made
+
+
+def test_a_failing_cell_does_not_stop_the_sweep(house):
+    grid = ("-m", "method=svd,magnitude", "budget=0.3,7", "limit=2", "task=nano_mcr", "study=bad")
+    code, output = house(*grid)
+    assert code == 1
+    assert output.count("error: budget=7 is out of range; valid: 0 <= budget < 1, the share to remove") == 2
+    assert {line.split()[0] for line in table(output)} == {"dense", "svd", "magnitude"}
+    assert "Traceback" not in output
+
+
+def test_kill_9_then_again_is_the_undisturbed_grid(house, tmp_path):
+    grid = ["-m", "method=svd,wanda", "budget=0.3,0.5", "limit=4", "calib.n=8", "task=nano_mcr,ppl_nano"]
+    command = [
+        sys.executable,
+        "run.py",
+        *grid,
+        "study=kill",
+        f"store={tmp_path}/s",
+        f"cache.dir={tmp_path}/c",
+    ]
+    for cells in (1, 3):
+        process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("s/kill/*/cell.json"))) < cells and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    code, output = house(*grid, "study=kill")
+    assert code == 0, output
+    assert scores(tmp_path / "s" / "kill") == scores(house.folder / "store" / "kill")
+
+
+def scores(folder):
+    """Items and rows of all cells, which must be the same to the last bit."""
+    found = {}
+    for path in sorted(folder.glob("*/task-*.json")):
+        data = json.loads(path.read_text())
+        found[path.parent.name, path.name] = (data["items"], data["rows"])
+    assert len(found) == 10
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(HOUSE.glob("conf/*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_yaml_composes_and_its_objects_are_made(path):
+    group, name = path.parent.name, path.stem
+    if group == "hydra":
+        pytest.skip("a group of Hydra's own")
+    with initialize_config_dir(str(HOUSE / "conf"), version_base=None):
+        config = compose("config", overrides=[f"{group}={name}", "label=x"])
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert resolved[group]
+    if group in ("method", "track"):
+        assert instantiate(resolved[group]) is not None
+    if group == "task":
+        assert all(instantiate(spec).name == task for task, spec in resolved["task"].items())
+
+
+def test_the_yaml_files_were_found():
+    assert len(YAMLS) >= 30
+    assert len(METHODS) >= 9
