@@ -5,6 +5,7 @@ import json
 import math
 import netrc
 import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ QUIET = {
     **{"save_code": False, "disable_code": True, "disable_git": True, "x_save_requirements": False},
     **{"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True},
 }
+ROOM = 16_000_000  # bytes that must be free: W&B loses a run on a full disk without a word
 LOST: set[str] = set()  # projects that did not answer in this process: later cells do not wait for them again
 
 
@@ -87,6 +89,9 @@ class WandB(Tracker):
         folder, name = Path(self.dir) / "wandb" / "logged", run_id(rows[0])
         content = key_of(entity=self.entity, project=self.project, rows=rows)
         with locked(folder / f".{name}.lock"):
+            free = shutil.disk_usage(folder).free
+            if free < ROOM:
+                raise OSError(f"only {free} bytes are free in {str(folder)!r}")
             mark = folder / f"{name}.json"
             known = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
             same = known.get("content") == content
@@ -142,14 +147,10 @@ class WandB(Tracker):
             reinit="create_new",
             settings=wandb.Settings(mode=mode, **QUIET, **waits),
         )
-        told = summary(rows)
         try:
-            run.summary.update(told)
+            run.summary.update(summary(rows))
         finally:
             run.finish()  # `with run` would print a traceback of its own
-        file = Path(run.settings.sync_file)
-        if not file.is_file() or file.stat().st_size < len(told["rows"]):  # W&B says nothing of a full disk
-            raise OSError(f"the run file {str(file)!r} is cut short")
 
     def _mend(self, problem: Exception) -> str:
         if isinstance(problem, ImportError):
@@ -162,7 +163,8 @@ class WandB(Tracker):
 def summary(rows: Rows) -> dict[str, Any]:
     """What a run says of its cell: all rows as JSON text, and single numbers to chart.
 
-    A fact that is not known is None, so that a run logged again keeps nothing of its first try.
+    A fact that is not known is None, so that a run logged again keeps nothing of its first try;
+    an infinite value is text, which JSON can hold.
     """
     measured = [row for row in rows if row.get("task")]
     lost = next((row for row in rows if not row.get("task")), {})
@@ -172,7 +174,7 @@ def summary(rows: Rows) -> dict[str, Any]:
         name = f"{row['task']}/{row['metric']}"
         told |= {name: row["value"], f"{name}_stderr": row.get("stderr"), f"{name}_state": row.get("state")}
         told[f"{row['task']}/eval_seconds"] = row.get("eval_seconds")
-    return told
+    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in told.items()}
 
 
 def run_id(row: Mapping[str, Any]) -> str:
