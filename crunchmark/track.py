@@ -28,6 +28,7 @@ QUIET = {
     **{"silent": True, "console": "off", "symlink": False, "use_dot_wandb": False},
     **{"save_code": False, "disable_code": True, "disable_git": True, "x_save_requirements": False},
     **{"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True},
+    **{"host": "", "program": "run.py"},  # else the machine's name and the script's whole path
 }
 ROOM = 16_000_000  # bytes that must be free: W&B loses a run on a full disk without a word
 LOST: set[str] = set()  # projects that did not answer in this process: later cells do not wait for them again

@@ -164,6 +164,7 @@ def test_neither_code_nor_console_nor_machine_is_uploaded(tmp_path):
     assert not list((folder / "files").rglob("*"))
     kinds = {record.WhichOneof("record_type") for record in records(next(folder.glob("*.wandb")))}
     assert kinds <= {"header", "run", "telemetry", "summary", "exit"}
+    assert read(folder)[0].host == ""
 
 
 def test_a_cell_without_scores_tells_its_state_and_reason(tmp_path):
