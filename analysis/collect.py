@@ -106,6 +106,7 @@ def _runs(api: Any, path: str, study: str) -> tuple[list[tuple[str, str, Any]], 
     if api is None:
         import wandb
 
+        # Without bounds of their own, requests nobody answers keep the process alive after the error.
         wandb.setup(wandb.Settings(silent=True, x_graphql_timeout_seconds=20, x_graphql_retry_max=1))
         api = wandb.Api(timeout=20)
     found = api.runs(path, filters={"group": study}, lazy=False)
