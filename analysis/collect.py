@@ -83,33 +83,59 @@ def _missing(field: str, name: str, names: list[str], where: str) -> str:
 
 
 def load_wandb(where: str, study: str, api: Any = None) -> pd.DataFrame:
-    """Rows from the summaries of the runs of one group: `where` is wandb:entity/project."""
+    """Rows from the summaries of the runs of one group: `where` is wandb:entity/project.
+
+    Of a cell that several runs hold, the rows written last count.
+    """
     kind, _, path = where.partition(":")
     if kind != "wandb" or path.count("/") != 1 or not all(path.split("/")):
         raise AnalysisError(f"--from={where!r}: valid is wandb:entity/project")
+    try:
+        runs, groups = _runs(api, path, study)
+    except Exception as problem:  # the client's own kinds of error, its transport's, and ValueError
+        text = " ".join(f"{type(problem).__name__}: {problem}".split())
+        hint = "check entity/project, the key (`wandb login`) and the network"
+        raise AnalysisError(f"--from={where!r}: no answer from W&B ({text}); {hint}") from None
+    rows = [row for name, _, text in runs if text is not None for row in _summary_rows(name, text)]
+    if runs and not rows:
+        states = ", ".join(dict.fromkeys(state for _, state, _ in runs))
+        raise AnalysisError(
+            f"study={study!r}: none of its {len(runs)} runs in {where} has rows yet ({states})"
+        )
+    if not rows:
+        raise AnalysisError(_missing("study", study, groups, where))
+    return frame(_newest(rows))
+
+
+def _runs(api: Any, path: str, study: str) -> tuple[list[tuple[str, str, Any]], list[str]]:
+    """Name, state and stored rows of each run of the group; where it has no run, all groups there are."""
     if api is None:
         import wandb
 
-        api = wandb.Api()
-    rows: list[dict[str, Any]] = []
-    for run in api.runs(path, filters={"group": study}):
-        rows += _summary_rows(run)
-    if not rows:
-        groups = sorted({str(run.group) for run in api.runs(path) if getattr(run, "group", None)})
-        raise AnalysisError(_missing("study", study, groups, where))
-    return frame(rows)
+        # Without bounds of their own, requests nobody answers keep the process alive after the error.
+        wandb.setup(wandb.Settings(silent=True, x_graphql_timeout_seconds=20, x_graphql_retry_max=1))
+        api = wandb.Api(timeout=20)
+    found = api.runs(path, filters={"group": study}, lazy=False)
+    runs = [(run.name, run.state, run.summary.get("rows")) for run in found]
+    groups = [] if runs else sorted({str(run.group) for run in api.runs(path) if run.group})
+    return runs, groups
 
 
-def _summary_rows(run: Any) -> list[dict[str, Any]]:
-    """The rows a run left in its summary; a run that is still going may have none."""
-    text = run.summary.get("rows")
-    if text is None:
-        return []
+def _summary_rows(name: str, text: Any) -> list[dict[str, Any]]:
+    """The rows a run left in its summary."""
     try:
-        rows = json.loads(text) if isinstance(text, str) else list(text)
-    except json.JSONDecodeError as problem:
-        raise AnalysisError(f"run {run.name!r}: summary 'rows' is not a JSON list ({problem})") from None
-    return [dict(row) for row in rows]
+        return [dict(row) for row in json.loads(text)]
+    except (TypeError, ValueError) as problem:
+        raise AnalysisError(f"run {name!r}: summary 'rows' is not a JSON list of rows ({problem})") from None
+
+
+def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per cell what was written last, each metric once; of two equally old rows the later run's."""
+    last: dict[Any, float] = {}
+    for row in rows:
+        last[row.get("cell")] = max(last.get(row.get("cell"), 0.0), row.get("written") or 0.0)
+    fresh = [row for row in rows if (row.get("written") or 0.0) == last[row.get("cell")]]
+    return list({(row.get("cell"), row.get("task"), row.get("metric")): row for row in fresh}.values())
 
 
 def check_protocols(data: pd.DataFrame) -> None:

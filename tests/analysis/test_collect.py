@@ -1,29 +1,10 @@
-import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import synthetic_study
 
 from analysis import collect
-
-
-class FakeApi:
-    """What collect needs of wandb.Api: runs of a project, filtered by group."""
-
-    def __init__(self, groups):
-        self.groups = groups
-
-    def runs(self, path, filters=None):
-        assert path == "me/crunch"
-        wanted = (filters or {}).get("group")
-        return [
-            SimpleNamespace(name=f"run{i}", group=group, summary=summary)
-            for group, summaries in self.groups.items()
-            for i, summary in enumerate(summaries)
-            if wanted in (None, group)
-        ]
 
 
 def test_a_stored_study_has_every_column_in_reading_order(root):
@@ -49,30 +30,6 @@ def test_a_study_is_a_name_not_a_path(root, name):
 def test_a_missing_store_is_named(tmp_path):
     with pytest.raises(collect.AnalysisError, match=r"store=.*no such folder"):
         collect.load("demo", tmp_path / "nowhere")
-
-
-def test_wandb_gives_the_same_points_as_the_store(root, rows):
-    halves = [{"rows": json.dumps(rows[:5])}, {}, {"rows": json.dumps(rows[5:])}]
-    api = FakeApi({"demo": halves, "other": [{"rows": "[]"}]})
-    away, here = collect.load_wandb("wandb:me/crunch", "demo", api), collect.load("demo", root)
-    assert collect.points(collect.select(away)).equals(collect.points(collect.select(here)))
-
-
-def test_wandb_names_the_groups_it_has():
-    api = FakeApi({"demo": [{"rows": "[]"}]})
-    with pytest.raises(collect.AnalysisError, match="known: demo"):
-        collect.load_wandb("wandb:me/crunch", "dem", api)
-
-
-def test_a_broken_summary_names_the_run():
-    with pytest.raises(collect.AnalysisError, match="run 'run0': summary 'rows' is not a JSON list"):
-        collect.load_wandb("wandb:me/crunch", "demo", FakeApi({"demo": [{"rows": "[{"}]}))
-
-
-@pytest.mark.parametrize("where", ["me/crunch", "wandb:", "wandb:me", "wandb:a/b/c", "wandb:/x"])
-def test_the_form_of_from_is_said(where):
-    with pytest.raises(collect.AnalysisError, match="valid is wandb:entity/project"):
-        collect.load_wandb(where, "demo", FakeApi({}))
 
 
 def test_mixed_protocols_are_refused_with_both_ids(rows):
