@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from hydra.errors import InstantiationException
 from rich.console import Console
 
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
@@ -79,6 +80,8 @@ def one_line(error: BaseException) -> str:
 
 def fail(error: BaseException) -> None:
     """Say it, let the sweep go on, exit with 1 at the end."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__  # what the object itself complained of
     known = isinstance(error, COMPLAINTS)
     text = one_line(error) if known else f"error: {type(error).__name__}: {error}"
     if DEBUG or not known:

@@ -23,14 +23,16 @@ def main(cfg: DictConfig) -> None:
         check_whole(config, ("model", "method", "calib", "task", "track"))
         from crunchmark.cell import cell_from
 
+        tracker = instantiate(config["track"])
         tasks = {name: instantiate(spec) for name, spec in config["task"].items()}
         cell = cell_from(config, instantiate(config["method"]), tasks)
         cells = runner(config["store"], config["cache"]["dir"], config["cache"]["max_gb"])
-        tracker = instantiate(config["track"])
         try:
             say(cell, cells.run(cell))
         finally:
-            tracker.log(config, cells.store.cell_rows(cell.study, cell.key))
+            for each in (cell.dense(), cell):
+                named = {**config, "label": each.label, "budget": each.budget}
+                tracker.log(named, cells.store.cell_rows(each.study, each.key))
     except Exception as error:
         fail(error)
 

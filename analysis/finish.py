@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -25,14 +25,17 @@ _SHAPES = (
 COLOURS = {"match": "green", "fail": "red", "undecided": "yellow", "dense": "bold"}
 
 
-def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Table:
-    """A row per cell, dense first; errors are left out where the terminal is too narrow for them."""
+def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Group:
+    """A row per cell, dense first, and the reasons of those without scores below.
+
+    Errors are left out where the terminal is too narrow for them.
+    """
     data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
     for with_errors, tight, folded in _SHAPES:
-        shown = _table(data, with_errors, tight, folded)
+        shown, notes = _table(data, with_errors, tight, folded)
         if _width(shown) <= width:
             break
-    return shown
+    return Group(shown, *(Text(f"{i} {text}", style="dim") for text, i in notes.items()))
 
 
 def _width(shown: Table) -> int:
@@ -41,8 +44,8 @@ def _width(shown: Table) -> int:
     return wide.measure(shown).maximum
 
 
-def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> Table:
-    """The table in one of its widths; folded headings take a line for each of their words."""
+def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> tuple[Table, dict[str, int]]:
+    """The table in one of its widths, and its notes; folded headings take a line for each word."""
     chosen = collect.select(data)
     tasks = list(dict.fromkeys(zip(chosen["task"], chosen["metric"], strict=True)))
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1), pad_edge=False)
@@ -62,10 +65,7 @@ def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> 
         lost = group[group["state"].isin(style.GONE)]
         gap = Text(_numbered(lost.iloc[-1], notes) if len(lost) else "", style="dim")
         shown.add_row(*head, *_cell(group, scores[cell], tasks, with_errors, tight, gap))
-    if notes:
-        shown.caption = Text("\n".join(f"{i} {text}" for text, i in notes.items()), style="dim")
-        shown.caption_justify = "left"
-    return shown
+    return shown, notes
 
 
 def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
@@ -133,7 +133,7 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
     console.print()
     console.print(table(data, console.width))
     console.print(
-        "✓ matches dense  ✗ fails  ? undecided (paired, 5 % relative)  ~ dense is at chance  * simulated",
+        "✓ match (5 % of dense, paired)  ✗ fail  ? undecided  ~ dense at chance  * simulated",
         style="dim",
     )
     _files(data, Path(store_root) / study, console)

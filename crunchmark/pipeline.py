@@ -52,8 +52,7 @@ class Runner:
             except (Skip, Unreachable) as answer:
                 return [self._settle(cell, _state(answer))]
             except Exception as error:
-                reason = "".join(traceback.format_exception_only(error)).strip()
-                self._settle(cell, {"state": "failed", "reason": reason})
+                self._settle(cell, {"state": "failed", "reason": _reason(error)})
                 raise
 
     def _settle(self, cell: Cell, end: Row) -> Row:
@@ -179,6 +178,12 @@ def _made(folder: Path) -> Row:
         "bits_model": 16 * size["model_bytes"] / model,
     }
     return made
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong: a complaint of ours is the message alone."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return text.removeprefix("ValueError: ")
 
 
 def _state(answer: Skip | Unreachable) -> Row:
