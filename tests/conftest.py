@@ -60,7 +60,7 @@ def build(name: str, **changes: Any) -> Any:
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     """tiny("llama") -> model; keyword arguments change the config."""
     return build

@@ -56,12 +56,10 @@ class Probe(Task):
 
 
 @pytest.fixture(scope="session")
-def spec(tmp_path_factory):
+def spec(tiny, tmp_path_factory):
     """A tiny Llama on disk with the built-in tokenizer."""
-    from conftest import build
-
     folder = tmp_path_factory.mktemp("model")
-    build("llama_gqa", vocab_size=2048).to(torch.bfloat16).save_pretrained(folder)
+    tiny("llama_gqa", vocab_size=2048).to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(HOUSE / "tasks/nano/model").save_pretrained(folder)
     return ModelSpec(str(folder), name="tiny")
 
