@@ -4,9 +4,12 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from tasks.nano import items
-from tasks.nano.score import METRICS
 
 LM = Path(items.__file__).parent / "lm"
+METRICS = {
+    **dict.fromkeys(("nano_factoid", "nano_icra_closed", "nano_icra_open", "nano_needle"), "exact_match"),
+    **{"nano_mcr": "acc", "nano_summ": "covered"},
+}
 
 
 @pytest.fixture(scope="module")
