@@ -27,7 +27,7 @@ EXAMPLES = (
 )
 EXITS = (
     ("0", "every cell has its rows; `skipped` and `unreachable` are answers too"),
-    ("1", "a cell failed, or the command names something that does not exist"),
+    ("1", "a cell failed, the run was interrupted, or the command names nothing valid"),
 )
 FLAGS = (
     ("-m", "a grid: every comma-separated list becomes an axis"),
