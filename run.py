@@ -7,6 +7,11 @@ import sys
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs here
 
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    from analysis.usage import main as usage  # every group and option, before anything heavy is loaded
+
+    sys.exit(usage())
+
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf

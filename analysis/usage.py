@@ -27,7 +27,9 @@ EXAMPLES = (
 )
 EXITS = (
     ("0", "every cell has its rows; `skipped` and `unreachable` are answers too"),
-    ("1", "a cell failed, the run was interrupted, or the command names nothing valid"),
+    ("1", "a cell failed; the others ran"),
+    ("2", "the command names something that is not valid; nothing ran"),
+    ("130", "stopped with Ctrl-C; the same command goes on from there"),
 )
 FLAGS = (
     ("-m", "a grid: every comma-separated list becomes an axis"),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 TEMP = ".tmp-"  # what a killed process may leave behind starts with this
+MASK = os.umask(0)  # what this user keeps from others; asking means setting it
+os.umask(MASK)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -20,6 +22,7 @@ def write_json(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temp = tempfile.mkstemp(dir=path.parent, prefix=TEMP)
     try:
+        os.fchmod(handle, 0o666 & ~MASK)  # else only its writer could read a shared store
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(data, file, indent=1, sort_keys=True, allow_nan=True)
             file.flush()
@@ -68,6 +71,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield temp
         for file in temp.rglob("*"):
             if file.is_file():
+                file.chmod(0o666 & ~MASK)
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         temp.rename(path)
