@@ -22,8 +22,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
+from crunchmark.checks import first_line
+from crunchmark.hub import data_root, network, resolve
 from crunchmark.interface import Item, Metric, Task
-from tasks.common import from_root, safe_batch
+from tasks.common import check_items, safe_batch
 from tasks.index import known, lm_eval_home, unknown
 from tasks.protocol import protocol_id
 
@@ -35,13 +37,14 @@ class LmEval(Task):
     """A task, tag or group of lm-eval, its own or from a folder of ours."""
 
     name: str
-    include: str | None = None  # folder of yaml files, relative to the project's root
+    include: str | None = None  # folder of yaml files
     limit: int | None = None  # items of each subtask
     batch: int | str = "auto"
     seed: int = 0  # draws the few-shot examples
     num_fewshot: int | None = None  # None: as the task says
 
     def __post_init__(self) -> None:
+        check_items(self.limit, self.batch)
         self._metrics: dict[str, Metric] = {}
 
     @cached_property
@@ -52,14 +55,14 @@ class LmEval(Task):
             ValueError: No such task; the message names the nearest.
             FileNotFoundError: A data set is not on this machine.
         """
-        folder = None if self.include is None else str(from_root(self.include))
+        folder = None if self.include is None else str(resolve(self.include))
         manager = _manager(folder)
         if self.name not in manager.task_index:
             raise ValueError(unknown(self.name, list(manager.task_index) if folder else None))
         try:
-            with _quiet():
+            with _quiet(), _data():
                 found = manager.load([self.name])["tasks"]
-        except (OSError, ValueError, DatasetsError) as error:
+        except (OSError, ValueError, ImportError, DatasetsError) as error:
             raise FileNotFoundError(_why(self.name, error)) from error
         for task in found.values():
             fixed = task.get_config("num_fewshot")
@@ -176,6 +179,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _data() -> Iterator[None]:
+    """Data sets below CRUNCHMARK_DATA first, as `datasets` takes relative names for folders; then the hub."""
+    root = data_root()
+    with network(), contextlib.chdir(root) if root else contextlib.nullcontext():
+        yield
+
+
 def _chance(task: Any, metric: str, doc: Any) -> float | None:
     """What a blind guess scores: the yaml's metadata.chance, or one over the choices."""
     stated = (task.get_config("metadata") or {}).get("chance")
@@ -208,7 +219,7 @@ def _extra(row: Sample, doc: Any, longest: int = 200) -> dict[str, Any]:
 
 def _why(name: str, error: BaseException) -> str:
     """One line: which data set could not be had; it is found in the frame of lm-eval that asked for it."""
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = first_line(error)
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "download" and "self" in frame.f_locals:
             task = frame.f_locals["self"]

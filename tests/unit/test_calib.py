@@ -107,7 +107,7 @@ def test_npy_rows(tmp_path, dtype):
         (np.zeros((2, 4)), ("float64 (2, 4)", "integer ids (n, length)")),
         (np.zeros(4, dtype=np.int64), ("int64 (4,)",)),
         (np.zeros((2, 4), dtype=np.int64), ("holds 2 x 4 ids", "asked for 3 x 4")),
-        (np.full((3, 4), 128), ("id 128", "vocabulary has 128")),
+        (np.full((3, 4), 128), ("id 128", "valid: 0 to 127")),
         (np.full((3, 4), -1), ("id -1",)),
         (np.array([[{}]], dtype=object), ("no readable .npy",)),
     ],
@@ -135,8 +135,8 @@ def test_wrong_sources(tmp_path, text):
     one_line(attempt(path=text, length=501), "has 500 tokens; one sequence needs 501")
     one_line(attempt(path=text, n=0), "calib.n=0")
     one_line(attempt(path=text, length=0), "calib.length=0")
-    one_line(attempt(), "needs path or dataset")
-    one_line(attempt(path=text, dataset="x"), "needs path or dataset")
+    one_line(attempt(), "calib.path=None, calib.dataset=None; valid: one of the two")
+    one_line(attempt(path=text, dataset="x"), "calib.dataset='x'; valid: one of the two")
     binary = tmp_path / "bin.txt"
     binary.write_bytes(b"\xff\xfe\x00")
     one_line(attempt(path=str(binary)), "no utf-8 text")
