@@ -11,22 +11,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from crunchmark.checks import first_line
 from crunchmark.families import FAMILIES
 from crunchmark.hub import network, resolve
 from crunchmark.seeds import NUMERICS
 
-logging.disable_progress_bar()  # the harness shows its own
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken"]
 TWICE = ["consolidated*", "original/*", "onnx/*"]  # the same weights once more
 REASONS = {
     "GatedRepoError": "it is gated: ask for access on its page and set HF_TOKEN",
     "RepositoryNotFoundError": "the hub has no such model, or it is private: check the id, or set HF_TOKEN",
     "RevisionNotFoundError": "it has no such revision",
-    "HFValidationError": "and it is no hub id",
 }
 
 
@@ -97,12 +93,14 @@ class ModelSpec:
                 )
             except Exception as error:  # the hub's many kinds; all mean the model can not be had
                 at = f" at revision {self.revision!r}" if self.revision else ""
-                why = "the hub is offline and it is not in the cache"
-                if online or type(error).__name__ == "HFValidationError":
-                    why = REASONS.get(type(error).__name__, f"{type(error).__name__}: {first_line(error)}")
-                raise self._wrong(
-                    f"is no local folder{at}; {why}", "a folder, or a hub id that is cached or reachable"
-                ) from None
+                kind = type(error).__name__
+                why = "and the hub is offline and it is not in the cache"
+                if kind == "HFValidationError":
+                    why = "and no hub id"
+                elif online:
+                    why = f"and on the hub{at} {REASONS.get(kind, f'{kind}: {first_line(error)}')}"
+                valid = "a folder, or a hub id that is cached or reachable"
+                raise self._wrong(f"is no local folder {why}", valid) from None
 
     @property
     def title(self) -> str:
@@ -150,6 +148,9 @@ class ModelSpec:
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
         """Quietly, and with no connection unless its code may come from elsewhere; any error is one line."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # the harness shows its own
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
@@ -168,6 +169,8 @@ class ModelSpec:
         Raises:
             ValueError: there is none, or it can not be read.
         """
+        from transformers import AutoTokenizer
+
         kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken")
         if not any(list(self.folder.glob(kind)) for kind in kinds):
             raise self._wrong("holds no tokenizer", "a folder with one of " + ", ".join(kinds))
@@ -186,6 +189,8 @@ class ModelSpec:
                 needs = f"is of model type {kind!r} and needs its own code, which is not run unless asked for"
                 raise self._wrong(needs, "model.trust_remote_code=true if you trust it")
             raise self._wrong(f"is of model type {kind!r}, which is unknown", ", ".join(sorted(FAMILIES)))
+        from transformers import AutoModelForCausalLM
+
         with self._reading(f"model type {kind!r}"):
             model, found = AutoModelForCausalLM.from_pretrained(
                 self.folder,
