@@ -182,13 +182,14 @@ def _field(where: str, line: str, field: str) -> str:
 def _tokenise(documents: Sequence[str], where: str, tokenizer: Any, seed: int) -> Tensor:
     """All documents as one row of ids; very large sources are thinned to a seeded subset first."""
     generator = torch.Generator().manual_seed(seed_of(seed, "documents"))
-    kept, chars = [], 0
+    kept: dict[int, str] = {}
+    chars = 0
     for k in torch.randperm(len(documents), generator=generator).tolist():
         if chars > MAX_CHARS:
             break
-        kept.append(k)
-        chars += len(documents[k])
-    text = "\n\n".join(documents[k] for k in sorted(kept))
+        kept[k] = documents[k]
+        chars += len(kept[k])
+    text = "\n\n".join(kept[k] for k in sorted(kept))
     if not text.strip():
         raise ValueError(f"calibration source {where!r} holds no text")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class LmEval(Task):
     include: str | None = None  # folder of yaml files
     limit: int | None = None  # items of each subtask
     batch: int | str = "auto"
-    seed: int = 0  # draws the few-shot examples
+    seed: int = 1234  # draws the few-shot examples; lm-eval's own default
     num_fewshot: int | None = None  # None: as the task says
 
     def __post_init__(self) -> None:
@@ -59,8 +60,10 @@ class LmEval(Task):
         manager = _manager(folder)
         if self.name not in manager.task_index:
             raise ValueError(unknown(self.name, list(manager.task_index) if folder else None))
+        self._seed()
+        root = data_root()
         try:
-            with _quiet(), _data():
+            with _quiet(), _data(root):
                 found = manager.load([self.name])["tasks"]
         except (OSError, ValueError, ImportError, DatasetsError) as error:
             raise FileNotFoundError(_why(self.name, error)) from error
@@ -103,9 +106,7 @@ class LmEval(Task):
 
     def _samples(self, model: Any, tokenizer: Any) -> dict[str, list[Sample]]:
         """lm-eval's logged samples; `evaluate` because `simple_evaluate` also takes seconds for pip lists."""
-        random.seed(self.seed)
-        np.random.seed(self.seed)
-        torch.manual_seed(self.seed)
+        self._seed()
         for task in self.tasks.values():
             task.set_fewshot_seed(self.seed)
         batch = self.batch
@@ -116,6 +117,12 @@ class LmEval(Task):
             loaded = {"tasks": self.tasks, "groups": {}, "group_map": {}}
             found = evaluate(lm, loaded, limit=self.limit, bootstrap_iters=0, log_samples=True)
         return found["samples"]
+
+    def _seed(self) -> None:
+        """As lm-eval seeds before it loads: some tasks shuffle their choices with `random`."""
+        random.seed(0)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
 
     def _items(self, subtask: str, row: Sample, filters: bool) -> Iterator[tuple[Item, float | None]]:
         """The items of one sample, each with the score of a blind guess where it is known."""
@@ -180,9 +187,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _data() -> Iterator[None]:
-    """Data sets below CRUNCHMARK_DATA first, as `datasets` takes relative names for folders; then the hub."""
-    root = data_root()
+def _data(root: Path | None) -> Iterator[None]:
+    """Data sets below the root first, as `datasets` takes relative names for folders; then the hub."""
     with network(), contextlib.chdir(root) if root else contextlib.nullcontext():
         yield
 
