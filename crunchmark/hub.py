@@ -107,6 +107,8 @@ def texts(
     """
     import datasets
 
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     root = data_root()
     folder = next((p for p in ([root / dataset] if root else []) + [resolve(dataset)] if p.is_dir()), None)
     what = f"data set {dataset!r}" + (f" ({name})" if name else "")

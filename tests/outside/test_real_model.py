@@ -22,8 +22,8 @@ def perplexity(task, llama):
     return aggregate(list(task.run(*llama)), task.metrics())["perplexity"].value
 
 
-def source_of(name, **changes):
-    spec = yaml.safe_load((ROOT / "conf" / "calib" / f"{name}.yaml").read_text()) | changes
+def source_of(file, **changes):
+    spec = yaml.safe_load((ROOT / "conf" / "calib" / f"{file}.yaml").read_text()) | changes
     how = {k: spec.pop(k) for k in ("n", "length", "seed", "inputs", "batch", "spill")}
     return Source(**spec), how
 
@@ -39,7 +39,7 @@ def test_the_view_finds_every_linear_layer_of_a_real_llama(llama):
 
 def test_perplexity_of_the_stories_is_what_its_card_says(llama, tales):
     task = Perplexity(path=str(tales), window=512, bos=True, join="<s>")
-    assert perplexity(task, llama) == pytest.approx(4.48, rel=0.03)  # the card: 4.48 over all 917 stories
+    assert perplexity(task, llama) == pytest.approx(4.48, rel=0.03)  # over all 917
 
 
 def test_text_it_was_not_trained_on_is_much_harder(llama, real):

@@ -201,21 +201,6 @@ def test_no_tokenizer_and_a_broken_one(folder):
     refused(lambda: ModelSpec(str(folder)).tokenizer(), "holds no tokenizer; valid:", "tokenizer.json")
 
 
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """Nothing says offline, but nobody answers: packets to this address go nowhere."""
-    from crunchmark import hub
-
-    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("socket.create_connection", lambda *_, **__: time.sleep(30))
-    hub._knock.cache_clear()
-    yield
-    hub._knock.cache_clear()
-
-
 def test_without_network_a_hub_model_is_refused_in_two_seconds(no_network):
     start = time.perf_counter()
     refused(
