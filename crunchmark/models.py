@@ -94,13 +94,13 @@ class ModelSpec:
             except Exception as error:  # the hub's many kinds; all mean the model can not be had
                 at = f" at revision {self.revision!r}" if self.revision else ""
                 kind = type(error).__name__
-                why = "and the hub is offline and it is not in the cache"
+                why = "the hub is offline and it is not in the cache"
                 if kind == "HFValidationError":
-                    why = "and no hub id"
+                    why = "it is no hub id"
                 elif online:
-                    why = f"and on the hub{at} {REASONS.get(kind, f'{kind}: {first_line(error)}')}"
+                    why = f"on the hub{at} {REASONS.get(kind, f'{kind}: {first_line(error)}')}"
                 valid = "a folder, or a hub id that is cached or reachable"
-                raise self._wrong(f"is no local folder {why}", valid) from None
+                raise self._wrong(f"is no local folder; {why}", valid) from None
 
     @property
     def title(self) -> str:

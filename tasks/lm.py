@@ -1,4 +1,7 @@
-"""Any task or group of lm-eval as a Crunchmark task: samples become items, its aggregation is not used."""
+"""Any task or group of lm-eval as a Crunchmark task: samples become items, its aggregation is not used.
+
+lm-eval takes seconds to import, so that waits until it is used: what is wrong with a model is said before.
+"""
 
 import contextlib
 import functools
@@ -17,11 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets.exceptions import DatasetsError
-from lm_eval import evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Entry, Kind
 
 from crunchmark.checks import first_line
 from crunchmark.hub import data_root, network, resolve
@@ -56,6 +54,8 @@ class LmEval(Task):
             ValueError: No such task; the message names the nearest.
             FileNotFoundError: A data set is not on this machine.
         """
+        from datasets.exceptions import DatasetsError
+
         folder = None if self.include is None else str(resolve(self.include))
         manager = _manager(folder)
         if self.name not in manager.task_index:
@@ -106,6 +106,9 @@ class LmEval(Task):
 
     def _samples(self, model: Any, tokenizer: Any) -> dict[str, list[Sample]]:
         """lm-eval's logged samples; `evaluate` because `simple_evaluate` also takes seconds for pip lists."""
+        from lm_eval import evaluate
+        from lm_eval.models.huggingface import HFLM
+
         self._seed()
         for task in self.tasks.values():
             task.set_fewshot_seed(self.seed)
@@ -159,8 +162,11 @@ def score(value: Any, rule: str) -> tuple[float, float, str] | None:
 
 
 @functools.cache
-def _manager(folder: str | None) -> TaskManager:
+def _manager(folder: str | None) -> Any:
     """One per process and folder; lm-eval's own tasks come from our index instead of its slow scan."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry, Kind
+
     manager = TaskManager(include_path=folder, include_defaults=False)
     if folder is None:
         home = lm_eval_home()

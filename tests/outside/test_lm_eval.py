@@ -69,6 +69,13 @@ def test_batch_auto_is_the_same_as_any_batch(llama, hub):
     assert [(i.id, i.metric, i.score) for i in auto] == [(i.id, i.metric, i.score) for i in one]
 
 
+def test_lm_evals_own_search_for_a_batch_scores_the_same(llama, hub, monkeypatch):
+    expected = list(LmEval("arc_easy", limit=3).run(*llama))
+    monkeypatch.setattr("tasks.lm.safe_batch", lambda model: "auto")  # what a GPU gets
+    found = list(LmEval("arc_easy", limit=3).run(*llama))
+    assert [(i.id, i.metric, i.score) for i in found] == [(i.id, i.metric, i.score) for i in expected]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_batch_auto_on_a_gpu_scores_as_on_the_cpu(stories, hub):
     model, tokenizer = stories.load(), stories.tokenizer()

@@ -157,3 +157,48 @@ def test_no_token_is_predicted_twice_and_none_is_lost(tokens, window, stride):
         assert predicted == list(range(1, tokens))
     else:
         assert sorted(set(range(tokens)) - set(predicted)) == list(range(0, tokens, window))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"limit": 0}, "limit=0 is out of range"),
+        ({"limit": "few"}, "limit='few' is out of range"),
+        ({"batch": 0}, "batch=0 is out of range"),
+        ({"window": 1}, "mine.window=1 is out of range; valid: a whole number >= 2"),
+        ({"window": "wide"}, "mine.window='wide'"),
+        ({"stride": 0}, "mine.stride=0 is out of range"),
+        ({"window": 8, "stride": 9}, "mine.stride=9 is out of range; valid: 1 to 8"),
+        ({"path": None}, "mine.path=None, mine.dataset=None; valid: one of them"),
+    ],
+)
+def test_each_wrong_setting_is_one_line(text, wrong):
+    with pytest.raises(ValueError) as e:  # noqa: PT011
+        Perplexity(**({"name": "mine", "path": "x.txt"} | wrong))
+    assert str(e.value).startswith(text)
+    assert "\n" not in str(e.value)
+
+
+def test_texts_that_can_not_be_read_are_one_line(tmp_path):
+    def message(name, content, **options):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError) as e:  # noqa: PT011
+            Perplexity(path=str(tmp_path / name), **options).protocol()
+        assert "\n" not in str(e.value)
+        return str(e.value)
+
+    assert "a.txt' is no utf-8 text" in message("a.txt", b"\xff\xfe\x00")
+    assert "b.jsonl:2 is no JSON" in message("b.jsonl", b'{"text": "x"}\n{')
+    assert "c.jsonl:1 has no text field 'body'; valid: text" in message(
+        "c.jsonl", b'{"text": "x"}', field="body"
+    )
+    with pytest.raises(ValueError, match="no text at"):
+        Perplexity(path=str(tmp_path)).protocol()
+
+
+def test_a_path_is_the_projects_or_relative_to_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    assert Perplexity(path="mine.txt").text == TEXT
+    shipped = "tasks/nano/data/ppl.txt"
+    assert Perplexity(path=shipped).protocol() == Perplexity(path=str(ROOT / shipped)).protocol()
