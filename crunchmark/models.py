@@ -58,7 +58,9 @@ class ModelSpec:
         if not weights:
             pickles = ", ".join(p.name for kind in ("*.bin", "*.pt", "*.pth") for p in folder.glob(kind))
             hint = f" (refused, pickles: {pickles})" if pickles else ""
-            raise self._wrong(f"holds no *.safetensors{hint}", "safetensors weights")
+            raise self._wrong(
+                f"holds no *.safetensors{hint}", "safetensors weights, perhaps at another model.revision"
+            )
         for file in weights:
             self._check_header(file)
         return folder

@@ -55,7 +55,7 @@ def run(tmp_path):
     def call(*args, **env):
         where = [f"store={tmp_path / 'results'}", f"cache.dir={tmp_path / 'cache'}", "study=s"]
         return subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *where, *args],
+            [sys.executable, str(ROOT / "run.py"), *args, *where],
             capture_output=True,
             text=True,
             timeout=280,

@@ -24,10 +24,12 @@ def tasks_of(tmp_path):
 
 
 def test_a_sweep_over_lm_evals_names_keeps_items_of_each(run, hub, tmp_path, real):
-    done = run("-m", "task=arc_easy,piqa", *QUICK, f"model.path={real / 'models' / 'stories260K'}")
+    calib = ("calib=wikitext2", "calib.split=validation", "calib.n=4", "calib.length=64")
+    model = f"model.path={real / 'models' / 'stories260K'}"
+    done = run("-m", "task=arc_easy,piqa", "method=wanda", "limit=3", model, *calib)
     assert done.returncode == 0, done.stderr[-2000:]
     cells = tasks_of(tmp_path)
-    assert len(cells) == 2  # the dense parent and svd
+    assert len(cells) == 2  # the dense parent and wanda
     for tasks in cells.values():
         assert {name: len(set(ids)) for name, ids in tasks.items()} == {"arc_easy": 3, "piqa": 3}
     row = Store(tmp_path / "results").rows("s")[0]
@@ -90,7 +92,7 @@ def test_a_config_folder_of_the_users_own_is_asked_first(run, tmp_path):
     (tmp_path / "mine" / "method").mkdir(parents=True)
     own = (ROOT / "conf" / "method" / "svd.yaml").read_text()
     (tmp_path / "mine" / "method" / "ours.yaml").write_text(own)
-    done = run("--config-dir", str(tmp_path / "mine"), "method=ours", "--cfg", "job")
+    done = run("--config-dir", str(tmp_path / "mine"), "--cfg", "job", "method=ours")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "methods.svd.SVD" in done.stdout
 
