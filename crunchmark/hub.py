@@ -105,16 +105,25 @@ def texts(
     Raises:
         ValueError: it can not be had, or has no such field; names it.
     """
+    table = _table(dataset, name, split, revision, files)
+    if field not in table.column_names:
+        names = ", ".join(table.column_names)
+        raise ValueError(f"{_what(dataset, name)} has no field {field!r}; valid: {names}")
+    column: Sequence[str] = table[field]
+    return column
+
+
+def _table(dataset: str, name: str | None, split: str, revision: str | None, files: str | None) -> Any:
+    """The rows; a local folder has no revisions."""
     import datasets
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     root = data_root()
     folder = next((p for p in ([root / dataset] if root else []) + [resolve(dataset)] if p.is_dir()), None)
-    what = f"data set {dataset!r}" + (f" ({name})" if name else "")
     with network(needed=folder is None) as online:
         try:
-            table = datasets.load_dataset(
+            return datasets.load_dataset(
                 str(folder or dataset),
                 name,
                 split=split,
@@ -123,12 +132,11 @@ def texts(
                 verification_mode="no_checks" if files else None,  # a part has not the sizes of the whole
             )
         except Exception as error:  # datasets raises many kinds; all mean the data can not be had
-            hint = "" if folder or online else "; the hub is offline and it is not in the cache"
             at = f" revision {revision!r}" if revision else ""
-            raise ValueError(
-                f"{what} split {split!r}{at} can not be loaded{hint}: {first_line(error)}"
-            ) from None
-    if field not in table.column_names:
-        raise ValueError(f"{what} has no field {field!r}; valid: {', '.join(table.column_names)}")
-    column: Sequence[str] = table[field]
-    return column
+            hint = "" if folder or online else "; the hub is offline and it is not in the cache"
+            text = f"{_what(dataset, name)} split {split!r}{at} can not be loaded{hint}: {first_line(error)}"
+            raise ValueError(text) from None
+
+
+def _what(dataset: str, name: str | None) -> str:
+    return f"data set {dataset!r}" + (f" ({name})" if name else "")
