@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crunchmark.checks import first_line, whole
+from crunchmark.hub import resolve, texts
 from crunchmark.seeds import seed_of
 from crunchmark.view import View
 from crunchmark.walk import Stream
@@ -31,6 +30,30 @@ class Source:
     revision: str | None = None
     split: str = "train"
     field: str = "text"  # of .jsonl lines and data set rows
+    files: str | None = None  # of a large data set only these, as a pattern
+
+    def __post_init__(self) -> None:
+        """Check that it says where.
+
+        Raises:
+            ValueError: neither path nor dataset is given, or both are.
+        """
+        if bool(self.path) == bool(self.dataset):
+            raise ValueError(
+                f"calib.path={self.path!r}, calib.dataset={self.dataset!r}; "
+                "valid: one of the two (a .txt, .jsonl or .npy file, or a data set), the other null"
+            )
+
+    def content(self) -> str:
+        """Sha256 of a local file, empty for a data set.
+
+        Raises:
+            ValueError: the file is missing or empty.
+        """
+        if not self.path:
+            return ""
+        with _file(self.path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,11 +79,19 @@ class Calibration:
         """Check what a config can get wrong."""
         if self.inputs not in ("dense", "compressed"):
             raise ValueError(f"calib.inputs={self.inputs!r} is unknown; valid: dense, compressed")
-        if self.batch < 1:
-            raise ValueError(f"calib.batch={self.batch} is out of range; valid: batch >= 1")
+        whole("calib.batch", self.batch)
 
     def stream(self, view: View) -> Stream:
-        """The tokens as hidden states in front of the first block."""
+        """The tokens as hidden states in front of the first block.
+
+        Raises:
+            ValueError: a sequence is longer than the model's context, or an id is outside its vocabulary.
+        """
+        longest = context(view.model.config)
+        if longest is not None and self.tokens.shape[1] > longest:
+            raise ValueError(
+                f"calib.length={self.tokens.shape[1]} is beyond the model's context; valid: 1 to {longest}"
+            )
         return Stream.capture(view, self.tokens, self.batch, self.spill)
 
 
@@ -70,10 +101,9 @@ def draw(source: Source, tokenizer: Any, n: int, length: int, seed: int) -> Toke
     Raises:
         ValueError: n or length below 1, the source is missing, empty, too short, or has foreign ids.
     """
-    if n < 1 or length < 1:
-        raise ValueError(f"calib.n={n}, calib.length={length} is out of range; valid: both >= 1")
-    if (source.path is None) == (source.dataset is None):
-        raise ValueError(f"calibration source needs path or dataset, not both; got {source}")
+    whole("calib.n", n)
+    whole("calib.length", length)
+    whole("calib.seed", seed, least=0)
     generator = torch.Generator().manual_seed(seed_of(seed, "calib", length))
     where = source.path or source.dataset or ""
     if where.endswith(".npy"):
@@ -82,6 +112,12 @@ def draw(source: Source, tokenizer: Any, n: int, length: int, seed: int) -> Toke
         ids = _windows(_tokenise(_documents(source), where, tokenizer, seed), where, n, length, generator)
     _check_ids(ids, where, len(tokenizer))
     return Tokens(ids, fingerprint(ids))
+
+
+def context(config: Any) -> int | None:
+    """The longest input a model's config allows, None where it does not say."""
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    return next((n for name in names if (n := getattr(config, name, None))), None)
 
 
 def fingerprint(ids: Tensor) -> str:
@@ -95,7 +131,7 @@ def _file(name: str) -> Path:
     Raises:
         ValueError: it is missing or empty.
     """
-    path = Path(name).expanduser()
+    path = resolve(name)
     if not path.is_file():
         raise ValueError(f"calibration file {name!r} does not exist")
     if path.stat().st_size == 0:
@@ -106,7 +142,8 @@ def _file(name: str) -> Path:
 def _documents(source: Source) -> Sequence[str]:
     """The texts of the source, in order."""
     if source.dataset is not None:
-        return _dataset(source)
+        where = (source.name, source.split, source.field, source.revision, source.files)
+        return texts(source.dataset, *where)
     path = _file(source.path or "")
     try:
         text = path.read_text(encoding="utf-8")
@@ -115,71 +152,44 @@ def _documents(source: Source) -> Sequence[str]:
     if path.suffix == ".txt":
         return [text]
     if path.suffix == ".jsonl":
-        lines = enumerate(text.splitlines(), start=1)
-        return [_field(line, k, source) for k, line in lines if line.strip()]
+        return json_rows(source.path or "", text, source.field)
     raise ValueError(f"calibration file {source.path!r} has an unknown suffix; valid: .txt, .jsonl, .npy")
 
 
-def _field(line: str, number: int, source: Source) -> str:
+def json_rows(path: str, text: str, field: str) -> list[str]:
+    """The field of each JSON line, blank lines left out.
+
+    Raises:
+        ValueError: a line is no JSON object with that field of text; names file and line.
+    """
+    lines = enumerate(text.split("\n"), start=1)  # not splitlines: JSON text may hold U+2028
+    return [_field(f"{path}:{k}", line, field) for k, line in lines if line.strip()]
+
+
+def _field(where: str, line: str, field: str) -> str:
     """The text field of one JSON line."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{source.path}:{number} is no JSON: {error.msg}") from None
-    if not isinstance(row, dict) or not isinstance(row.get(source.field), str):
-        raise ValueError(f"{source.path}:{number} has no text field {source.field!r}")
-    text: str = row[source.field]
-    return text
-
-
-def _offline() -> bool:
-    """Whether the hub is out of reach: said so, or no answer within a second."""
-    import huggingface_hub.constants as hub
-
-    if not hub.HF_HUB_OFFLINE and not any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy")):
-        url = urlparse(hub.ENDPOINT)
-        try:
-            socket.create_connection((url.hostname or "", url.port or 443), timeout=1).close()
-        except OSError:
-            return True
-    return bool(hub.HF_HUB_OFFLINE)
-
-
-def _dataset(source: Source) -> Sequence[str]:
-    """The text column of a hub data set, or of a local folder of one."""
-    import datasets
-    import huggingface_hub.constants as hub
-
-    what = f"data set {source.dataset!r}" + (f" ({source.name})" if source.name else "")
-    before = (datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE)
-    offline = Path(source.dataset or "").is_dir() or _offline()
-    datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = offline, offline
-    try:
-        table = datasets.load_dataset(
-            source.dataset, source.name, split=source.split, revision=source.revision
-        )
-    except Exception as error:  # datasets raises many kinds; all mean the data can not be had
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        hint = "; the hub is offline and it is not in the cache" if offline else ""
-        raise ValueError(f"{what} split {source.split!r} can not be loaded{hint}: {reason}") from None
-    finally:
-        datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = before
-    if source.field not in table.column_names:
-        raise ValueError(f"{what} has no field {source.field!r}; valid: {', '.join(table.column_names)}")
-    texts: Sequence[str] = table[source.field]
-    return texts
+        raise ValueError(f"{where} is no JSON: {error.msg}") from None
+    found = row.get(field) if isinstance(row, dict) else None
+    if not isinstance(found, str):
+        names = ", ".join(k for k, v in row.items() if isinstance(v, str)) if isinstance(row, dict) else ""
+        raise ValueError(f"{where} has no text field {field!r}; valid: {names or 'an object with text'}")
+    return found
 
 
 def _tokenise(documents: Sequence[str], where: str, tokenizer: Any, seed: int) -> Tensor:
     """All documents as one row of ids; very large sources are thinned to a seeded subset first."""
     generator = torch.Generator().manual_seed(seed_of(seed, "documents"))
-    kept, chars = [], 0
+    kept: dict[int, str] = {}
+    chars = 0
     for k in torch.randperm(len(documents), generator=generator).tolist():
         if chars > MAX_CHARS:
             break
-        kept.append(k)
-        chars += len(documents[k])
-    text = "\n\n".join(documents[k] for k in sorted(kept))
+        kept[k] = documents[k]
+        chars += len(kept[k])
+    text = "\n\n".join(kept[k] for k in sorted(kept))
     if not text.strip():
         raise ValueError(f"calibration source {where!r} holds no text")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -190,7 +200,8 @@ def _windows(row: Tensor, where: str, n: int, length: int, generator: torch.Gene
     """(n, length) random windows of a row of ids."""
     if row.numel() < length:
         raise ValueError(
-            f"calibration source {where!r} has {row.numel()} tokens; one sequence needs {length}"
+            f"calib.length={length} but calibration source {where!r} has {row.numel()} tokens; one sequence "
+            f"needs {length}; valid: length <= {row.numel()}"
         )
     starts = torch.randint(row.numel() - length + 1, (n,), generator=generator)
     return row.unfold(0, length, 1)[starts].contiguous()
@@ -201,14 +212,14 @@ def _rows(path: Path, n: int, length: int, generator: torch.Generator) -> Tensor
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"calibration file {str(path)!r} is no readable .npy: {error}") from None
+        raise ValueError(f"calibration file {str(path)!r} is no readable .npy: {first_line(error)}") from None
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.dtype.kind not in "iu":
         got = f"{table.dtype} {table.shape}" if isinstance(table, np.ndarray) else type(table).__name__
         raise ValueError(f"calibration file {str(path)!r} holds {got}; valid: integer ids (n, length)")
     if table.shape[0] < n or table.shape[1] < length:
         raise ValueError(
-            f"calibration file {str(path)!r} holds {table.shape[0]} x {table.shape[1]} ids; "
-            f"asked for {n} x {length}"
+            f"calib.n={n}, calib.length={length} but calibration file {str(path)!r} holds {table.shape[0]} x "
+            f"{table.shape[1]} ids; asked for {n} x {length}"
         )
     rows = torch.randperm(table.shape[0], generator=generator)[:n].sort().values
     return torch.from_numpy(table[rows.numpy(), :length].astype(np.int64))
@@ -219,4 +230,4 @@ def _check_ids(ids: Tensor, where: str, vocabulary: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocabulary:
         bad = low if low < 0 else high
-        raise ValueError(f"calibration source {where!r} has id {bad}; the vocabulary has {vocabulary} tokens")
+        raise ValueError(f"calibration source {where!r} has id {bad}; valid: 0 to {vocabulary - 1}")

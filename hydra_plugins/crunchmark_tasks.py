@@ -1,21 +1,24 @@
-"""Lets `task=arc_easy,hellaswag` name any task of lm-eval although conf/task/ has no such file.
+"""What Hydra asks when conf/ has no such file: any task of lm-eval is one, any other name is an error.
 
-Hydra finds this because the project's root is on sys.path; conf/config.yaml names it after the real files:
-`hydra: {searchpath: ["lmeval://any"]}`.
+So `task=arc_easy,hellaswag` works although conf/task/ holds neither, and a misspelt method, model, task,
+calibration or tracker is one line with the nearest names. Hydra finds this because the project's root is on
+sys.path; conf/config.yaml names it behind the real files: `hydra: {searchpath: ["lmeval://any"]}`.
 """
+
+from pathlib import Path
 
 from hydra.core.object_type import ObjectType
 from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from tasks.index import known, unknown
+from tasks.index import known, nearest
 
-GROUP = "task/"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 class LmEvalConfigSource(ConfigSource):
-    """A config group `task` with one entry for each lm-eval name; asked only when conf/task/ has no file."""
+    """A config group `task` with one entry for each lm-eval name; asked last, when no file has the name."""
 
     @staticmethod
     def scheme() -> str:
@@ -28,24 +31,24 @@ class LmEvalConfigSource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Only `task`."""
-        return config_path.rstrip("/") + "/" == GROUP
+        return config_path.rstrip("/") == "task"
 
     def is_config(self, config_path: str) -> bool:
         """True for names lm-eval knows.
 
         Raises:
-            ConfigCompositionException: A task nobody knows; the message names the nearest.
+            ConfigCompositionException: Nobody knows the name in this group; the message has the nearest.
         """
-        if not config_path.startswith(GROUP):
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if not group or not (CONF / group).is_dir():
             return False
-        name = _name(config_path)
-        if name not in known():
-            raise ConfigCompositionException(unknown(name))
+        if group != "task" or name not in known():
+            raise ConfigCompositionException(unknown(group, name))
         return True
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The task's spec, as conf/task/NAME.yaml would hold it."""
-        name = _name(config_path)
+        name = config_path.removesuffix(".yaml").rpartition("/")[2]
         spec = {"_target_": "tasks.lm.LmEval", "name": name, "limit": "${limit}", "batch": "${batch}"}
         return ConfigResult(
             self.provider, self.full_path(), OmegaConf.create({name: spec}), {"package": None}
@@ -56,5 +59,11 @@ class LmEvalConfigSource(ConfigSource):
         return []
 
 
-def _name(config_path: str) -> str:
-    return config_path.removeprefix(GROUP).removesuffix(".yaml")
+def unknown(group: str, name: str) -> str:
+    """The one line that says a name is wrong in its group, what is near it and what there is."""
+    ours = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    near = nearest(name, [*ours, *known()] if group == "task" else ours)
+    parts = [f"{group}={name!r} is unknown"]
+    parts += [f"nearest: {', '.join(near)}"] if near else []
+    more = " or any task, group or tag of lm-eval" if group == "task" else ""
+    return "; ".join([*parts, f"valid: {', '.join(ours)}{more}"])

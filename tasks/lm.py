@@ -1,4 +1,7 @@
-"""Any task or group of lm-eval as a Crunchmark task: samples become items, its aggregation is not used."""
+"""Any task or group of lm-eval as a Crunchmark task: samples become items, its aggregation is not used.
+
+lm-eval takes seconds to import, so that waits until it is used: what is wrong with a model is said before.
+"""
 
 import contextlib
 import functools
@@ -12,18 +15,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets.exceptions import DatasetsError
-from lm_eval import evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Entry, Kind
 
+from crunchmark.checks import first_line
+from crunchmark.hub import data_root, network, resolve
 from crunchmark.interface import Item, Metric, Task
-from tasks.common import from_root, safe_batch
+from tasks.common import check_items, safe_batch
 from tasks.index import known, lm_eval_home, unknown
 from tasks.protocol import protocol_id
 
@@ -35,13 +36,14 @@ class LmEval(Task):
     """A task, tag or group of lm-eval, its own or from a folder of ours."""
 
     name: str
-    include: str | None = None  # folder of yaml files, relative to the project's root
+    include: str | None = None  # folder of yaml files
     limit: int | None = None  # items of each subtask
     batch: int | str = "auto"
-    seed: int = 0  # draws the few-shot examples
+    seed: int = 1234  # draws the few-shot examples; lm-eval's own default
     num_fewshot: int | None = None  # None: as the task says
 
     def __post_init__(self) -> None:
+        check_items(self.limit, self.batch)
         self._metrics: dict[str, Metric] = {}
 
     @cached_property
@@ -52,14 +54,18 @@ class LmEval(Task):
             ValueError: No such task; the message names the nearest.
             FileNotFoundError: A data set is not on this machine.
         """
-        folder = None if self.include is None else str(from_root(self.include))
+        from datasets.exceptions import DatasetsError
+
+        folder = None if self.include is None else str(resolve(self.include))
         manager = _manager(folder)
         if self.name not in manager.task_index:
             raise ValueError(unknown(self.name, list(manager.task_index) if folder else None))
+        self._seed()
+        root = data_root()
         try:
-            with _quiet():
+            with _quiet(), _data(root):
                 found = manager.load([self.name])["tasks"]
-        except (OSError, ValueError, DatasetsError) as error:
+        except (OSError, ValueError, ImportError, DatasetsError) as error:
             raise FileNotFoundError(_why(self.name, error)) from error
         for task in found.values():
             fixed = task.get_config("num_fewshot")
@@ -100,9 +106,10 @@ class LmEval(Task):
 
     def _samples(self, model: Any, tokenizer: Any) -> dict[str, list[Sample]]:
         """lm-eval's logged samples; `evaluate` because `simple_evaluate` also takes seconds for pip lists."""
-        random.seed(self.seed)
-        np.random.seed(self.seed)
-        torch.manual_seed(self.seed)
+        from lm_eval import evaluate
+        from lm_eval.models.huggingface import HFLM
+
+        self._seed()
         for task in self.tasks.values():
             task.set_fewshot_seed(self.seed)
         batch = self.batch
@@ -113,6 +120,12 @@ class LmEval(Task):
             loaded = {"tasks": self.tasks, "groups": {}, "group_map": {}}
             found = evaluate(lm, loaded, limit=self.limit, bootstrap_iters=0, log_samples=True)
         return found["samples"]
+
+    def _seed(self) -> None:
+        """As lm-eval seeds before it loads: some tasks shuffle their choices with `random`."""
+        random.seed(0)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
 
     def _items(self, subtask: str, row: Sample, filters: bool) -> Iterator[tuple[Item, float | None]]:
         """The items of one sample, each with the score of a blind guess where it is known."""
@@ -149,8 +162,11 @@ def score(value: Any, rule: str) -> tuple[float, float, str] | None:
 
 
 @functools.cache
-def _manager(folder: str | None) -> TaskManager:
+def _manager(folder: str | None) -> Any:
     """One per process and folder; lm-eval's own tasks come from our index instead of its slow scan."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry, Kind
+
     manager = TaskManager(include_path=folder, include_defaults=False)
     if folder is None:
         home = lm_eval_home()
@@ -174,6 +190,13 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _data(root: Path | None) -> Iterator[None]:
+    """Data sets below the root first, as `datasets` takes relative names for folders; then the hub."""
+    with network(), contextlib.chdir(root) if root else contextlib.nullcontext():
+        yield
 
 
 def _chance(task: Any, metric: str, doc: Any) -> float | None:
@@ -208,7 +231,7 @@ def _extra(row: Sample, doc: Any, longest: int = 200) -> dict[str, Any]:
 
 def _why(name: str, error: BaseException) -> str:
     """One line: which data set could not be had; it is found in the frame of lm-eval that asked for it."""
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = first_line(error)
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "download" and "self" in frame.f_locals:
             task = frame.f_locals["self"]

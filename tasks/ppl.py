@@ -1,7 +1,6 @@
 """Perplexity of a text over windows, by a protocol that has an id: two ids never share a table."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from crunchmark.calib import context, json_rows
+from crunchmark.checks import whole
+from crunchmark.hub import resolve, texts
 from crunchmark.interface import Item, Metric, Task
-from tasks.common import context, digest, from_root, safe_batch
+from tasks.common import check_items, digest, safe_batch
 
 
 @dataclass
@@ -25,9 +27,10 @@ class Perplexity(Task):
     """
 
     name: str = "ppl"
-    path: str | None = None  # text file, or jsonl with `field` in each line; relative to the project's root
-    dataset: str | None = None  # or a data set for `datasets`
+    path: str | None = None  # text file, or jsonl with `field` in each line
+    dataset: str | None = None  # or a data set: a folder, one below CRUNCHMARK_DATA, or a hub id
     config: str | None = None
+    revision: str | None = None
     split: str = "test"
     field: str = "text"
     window: int = 2048
@@ -39,10 +42,16 @@ class Perplexity(Task):
     words: bool = False
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError(f"{self.name}: exactly one of path and dataset must be given")
-        if self.window < 2 or not 1 <= self.step <= self.window:
-            raise ValueError(f"{self.name}: window {self.window} and stride {self.step} make no windows")
+        check_items(self.limit, self.batch)
+        whole(f"{self.name}.window", self.window, least=2)
+        whole(f"{self.name}.stride", self.step)
+        if self.step > self.window:
+            raise ValueError(f"{self.name}.stride={self.stride} is out of range; valid: 1 to {self.window}")
+        if bool(self.path) == bool(self.dataset):
+            raise ValueError(
+                f"{self.name}.path={self.path!r}, {self.name}.dataset={self.dataset!r}; valid: one of them, "
+                f"as task.{self.name}.path=FILE.txt (or .jsonl) or task.{self.name}.dataset=NAME, other null"
+            )
 
     @property
     def step(self) -> int:
@@ -51,22 +60,36 @@ class Perplexity(Task):
 
     @cached_property
     def text(self) -> str:
-        """The whole text, rows joined."""
-        if self.dataset is not None:
-            return self.join.join(_rows(self.name, self.dataset, self.config, self.split, self.field))
-        file = from_root(self.path or "")
-        if not file.is_file():
-            raise FileNotFoundError(f"{self.name}: no text at {file}")
-        text = file.read_bytes().decode("utf-8")
-        if file.suffix != ".jsonl":
-            return text
-        return self.join.join(json.loads(line)[self.field] for line in text.split("\n") if line.strip())
+        """The whole text, rows joined.
+
+        Raises:
+            ValueError: It is not here, is no text, or has rows without the field.
+        """
+        if self.dataset:
+            where = (self.config, self.split, self.field, self.revision)
+            try:
+                return self.join.join(texts(self.dataset, *where))
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
+        file = resolve(self.path or "")
+        try:
+            text = file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise ValueError(f"{self.name}.path={self.path!r}: no text at {file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.name}.path={self.path!r} is no utf-8 text: {error.reason}") from None
+        return self.join.join(json_rows(self.path or "", text, self.field)) if self._lines else text
+
+    @property
+    def _lines(self) -> bool:
+        """Whether the text is the field of a file's JSON lines."""
+        return Path(self.path or "").suffix == ".jsonl"
 
     def protocol(self) -> str:
         """Window and stride to read, then the digest of all that decides the numbers besides the model."""
         parts = {
             "text": hashlib.sha256(self.text.encode("utf-8")).hexdigest(),
-            "join": None if self.dataset is None and Path(self.path or "").suffix != ".jsonl" else self.join,
+            "join": self.join if self.dataset or self._lines else None,
             "window": self.window,
             "stride": self.step,
             "bos": self.bos,
@@ -87,13 +110,13 @@ class Perplexity(Task):
         Raises:
             ValueError: The window is longer than the model's context, or the text is too short.
         """
-        longest = context(model)
+        longest = context(model.config)
         if longest is not None and self.window > longest:
-            raise ValueError(f"{self.name}: window {self.window} > the model's context {longest}")
+            raise ValueError(f"{self.name}.window={self.window} > the model's context; valid: 2 to {longest}")
         ids = self._ids(tokenizer)
         plan = spans(len(ids), self.window, self.step)
         if not plan:
-            raise ValueError(f"{self.name}: {len(ids)} tokens are too few for a window")
+            raise ValueError(f"{self.name}: {len(ids)} tokens are too few for a window; valid: 2 or more")
         total = sum(count for _, _, count in plan)
         per_token = len(self.text.split()) / total
         device = next(model.parameters()).device
@@ -147,15 +170,3 @@ def _losses(model: Any, ids: torch.Tensor, group: list[tuple[int, int, int]]) ->
         loss = F.cross_entropy(row[-count - 1 : -1].float(), target[-count:], reduction="none")
         found.append(float(loss.double().sum()))
     return found
-
-
-def _rows(name: str, dataset: str, config: str | None, split: str, column: str) -> list[str]:
-    import datasets
-
-    try:
-        return list(datasets.load_dataset(dataset, config, split=split)[column])
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileNotFoundError(
-            f"{name}: data set {dataset!r} ({config}, {split}) could not be loaded: {reason}"
-        ) from error

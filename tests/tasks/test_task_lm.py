@@ -12,7 +12,8 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import aggregate, rows
-from tasks.common import ROOT, safe_batch
+from crunchmark.machine import ROOT
+from tasks.common import safe_batch
 from tasks.index import known, lm_eval_home
 from tasks.lm import LmEval, score
 
@@ -219,10 +220,42 @@ def test_hydra_knows_files_and_any_lm_eval_name(composed):
 
 def test_every_task_file_instantiates(composed):
     for file in sorted((ROOT / "conf" / "task").glob("*.yaml")):
-        for name, spec in composed(f"task={file.stem}").task.items():
+        text = ["task.ppl.path=text.txt"] if file.stem == "ppl" else []
+        for name, spec in composed(f"task={file.stem}", *text).task.items():
             assert instantiate(spec).name == name
 
 
 def test_hydra_names_the_nearest_tasks(composed):
-    with pytest.raises(ConfigCompositionException, match=r"no task 'hellaswagg'.*nearest: hellaswag"):
+    with pytest.raises(
+        ConfigCompositionException,
+        match=r"task='hellaswagg' is unknown; nearest: hellaswag.*valid: kick_nano",
+    ):
         composed("task=hellaswagg")
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.5, "many", True])
+def test_limit_and_batch_are_whole_numbers(value):
+    with pytest.raises(ValueError, match=rf"^limit={value!r} is out of range; valid: a whole number >= 1$"):
+        LmEval("arc_easy", limit=value)
+    with pytest.raises(ValueError, match=rf"^batch={value!r} is out of range; valid: a whole number >= 1$"):
+        LmEval("arc_easy", batch=value)
+
+
+def test_what_a_task_needs_installed_is_one_line(monkeypatch):
+    def load(self, names):
+        raise ModuleNotFoundError("install jieba\nmore")
+
+    monkeypatch.setattr(TaskManager, "load", load)
+    with pytest.raises(FileNotFoundError, match=r"^arc_easy: lm-eval can not load this task: install jieba$"):
+        LmEval("arc_easy").protocol()
+
+
+def test_documents_a_task_shuffles_are_the_same_each_time(tmp_path):
+    def shuffled(folder):
+        folder.mkdir()
+        (folder / "more.py").write_text("")
+        rows = "__import__('random').sample([{'id': str(k), 'q': str(k)} for k in range(50)], 50)"
+        return own(folder, rows=rows)
+
+    first, second = shuffled(tmp_path / "a"), shuffled(tmp_path / "b")
+    assert first.protocol() == second.protocol()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import aggregate
-from tasks.common import ROOT
+from crunchmark.machine import ROOT
 from tasks.ppl import Perplexity, spans
 
 NANO = ROOT / "tasks" / "nano"
@@ -100,7 +100,7 @@ def test_words_share_the_same_total_of_nats(nano, text):
 
 
 def test_a_window_beyond_the_context_is_refused_with_both_numbers(nano, text):
-    with pytest.raises(ValueError, match="window 513 > the model's context 512"):
+    with pytest.raises(ValueError, match=r"ppl\.window=513 > the model's context; valid: 2 to 512"):
         next(Perplexity(path=text, window=513).run(*nano))
 
 
@@ -124,9 +124,9 @@ def test_jsonl_rows_are_joined(tmp_path, text):
 
 def test_bad_settings_and_missing_texts_say_so(nano, text, tmp_path):
     for wrong in ({}, {"path": text, "dataset": "x"}, {"path": text, "window": 8, "stride": 9}):
-        with pytest.raises(ValueError, match="ppl: "):
+        with pytest.raises(ValueError, match=r"ppl\..*valid: "):
             Perplexity(**wrong)
-    with pytest.raises(FileNotFoundError, match=r"no text at .*absent\.txt"):
+    with pytest.raises(ValueError, match=r"no text at .*absent\.txt"):
         Perplexity(path=str(tmp_path / "absent.txt")).protocol()
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="0 tokens are too few"):
@@ -140,7 +140,7 @@ def test_a_data_set_that_is_not_here_is_named(monkeypatch):
         raise ConnectionError("Couldn't reach it\nmore lines")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(FileNotFoundError, match=r"'Salesforce/wikitext' \(raw, test\).*Couldn't reach it$"):
+    with pytest.raises(ValueError, match=r"'Salesforce/wikitext' \(raw\) split 'test'.*Couldn't reach it$"):
         Perplexity(dataset="Salesforce/wikitext", config="raw").protocol()
 
 
@@ -169,3 +169,48 @@ def test_no_token_is_predicted_twice_and_none_is_lost(tokens, window, stride):
         assert predicted == list(range(1, tokens))
     else:
         assert sorted(set(range(tokens)) - set(predicted)) == list(range(0, tokens, window))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"limit": 0}, "limit=0 is out of range"),
+        ({"limit": "few"}, "limit='few' is out of range"),
+        ({"batch": 0}, "batch=0 is out of range"),
+        ({"window": 1}, "mine.window=1 is out of range; valid: a whole number >= 2"),
+        ({"window": "wide"}, "mine.window='wide'"),
+        ({"stride": 0}, "mine.stride=0 is out of range"),
+        ({"window": 8, "stride": 9}, "mine.stride=9 is out of range; valid: 1 to 8"),
+        ({"path": None}, "mine.path=None, mine.dataset=None; valid: one of them"),
+    ],
+)
+def test_each_wrong_setting_is_one_line(text, wrong):
+    with pytest.raises(ValueError) as e:  # noqa: PT011
+        Perplexity(**({"name": "mine", "path": "x.txt"} | wrong))
+    assert str(e.value).startswith(text)
+    assert "\n" not in str(e.value)
+
+
+def test_texts_that_can_not_be_read_are_one_line(tmp_path):
+    def message(name, content, **options):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError) as e:  # noqa: PT011
+            Perplexity(path=str(tmp_path / name), **options).protocol()
+        assert "\n" not in str(e.value)
+        return str(e.value)
+
+    assert "a.txt' is no utf-8 text" in message("a.txt", b"\xff\xfe\x00")
+    assert "b.jsonl:2 is no JSON" in message("b.jsonl", b'{"text": "x"}\n{')
+    assert "c.jsonl:1 has no text field 'body'; valid: text" in message(
+        "c.jsonl", b'{"text": "x"}', field="body"
+    )
+    with pytest.raises(ValueError, match="no text at"):
+        Perplexity(path=str(tmp_path)).protocol()
+
+
+def test_a_path_is_the_projects_or_relative_to_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    assert Perplexity(path="mine.txt").text == TEXT
+    shipped = "tasks/nano/data/ppl.txt"
+    assert Perplexity(path=shipped).protocol() == Perplexity(path=str(ROOT / shipped)).protocol()

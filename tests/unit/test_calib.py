@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from crunchmark.calib import Calibration, Source, draw, fingerprint
+from crunchmark.machine import ROOT
+from crunchmark.view import View
 
 
 class Bytes:
@@ -107,7 +109,7 @@ def test_npy_rows(tmp_path, dtype):
         (np.zeros((2, 4)), ("float64 (2, 4)", "integer ids (n, length)")),
         (np.zeros(4, dtype=np.int64), ("int64 (4,)",)),
         (np.zeros((2, 4), dtype=np.int64), ("holds 2 x 4 ids", "asked for 3 x 4")),
-        (np.full((3, 4), 128), ("id 128", "vocabulary has 128")),
+        (np.full((3, 4), 128), ("id 128", "valid: 0 to 127")),
         (np.full((3, 4), -1), ("id -1",)),
         (np.array([[{}]], dtype=object), ("no readable .npy",)),
     ],
@@ -135,8 +137,8 @@ def test_wrong_sources(tmp_path, text):
     one_line(attempt(path=text, length=501), "has 500 tokens; one sequence needs 501")
     one_line(attempt(path=text, n=0), "calib.n=0")
     one_line(attempt(path=text, length=0), "calib.length=0")
-    one_line(attempt(), "needs path or dataset")
-    one_line(attempt(path=text, dataset="x"), "needs path or dataset")
+    one_line(attempt(), "calib.path=None, calib.dataset=None; valid: one of the two")
+    one_line(attempt(path=text, dataset="x"), "calib.dataset='x'; valid: one of the two")
     binary = tmp_path / "bin.txt"
     binary.write_bytes(b"\xff\xfe\x00")
     one_line(attempt(path=str(binary)), "no utf-8 text")
@@ -171,3 +173,106 @@ def test_local_folder_as_data_set(tmp_path, monkeypatch):
 def test_calibration_checks_its_fields(tokens):
     one_line(lambda: Calibration(tokens, inputs="both"), "'both' is unknown; valid: dense, compressed")
     one_line(lambda: Calibration(tokens, batch=0), "calib.batch=0")
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5, "many", None, True])
+@pytest.mark.parametrize("field", ["n", "length"])
+def test_counts_are_whole_numbers(text, field, value):
+    asked = {"n": 2, "length": 4} | {field: value}
+    one_line(
+        lambda: draw(Source(path=text), Bytes(), **asked, seed=0),
+        f"calib.{field}={value!r} is out of range; valid: a whole number >= 1",
+    )
+
+
+def test_too_short_a_text_says_which_length_would_do(text):
+    one_line(lambda: draw(Source(path=text), Bytes(), 1, 600, 0), "calib.length=600", "valid: length <= 500")
+
+
+def test_a_field_that_is_not_there_names_those_that_are(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for row, valid in (
+        ('{"body": "x", "n": 1, "title": "y"}', "valid: body, title"),
+        ("[1]", "an object with text"),
+        ('{"text": 5}', "an object with text"),
+        ('{"text": null}', "has no text field 'text'"),
+    ):
+        path.write_text(row)
+        one_line(lambda: draw(Source(path=str(path)), Bytes(), 1, 1, 0), "a.jsonl:1", valid)
+    path.write_text("\n\n")
+    one_line(lambda: draw(Source(path=str(path)), Bytes(), 1, 1, 0), "holds no text")
+
+
+def test_a_line_separator_inside_a_text_is_no_new_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "ab\u2028cd"}\n', encoding="utf-8")
+    assert draw(Source(path=str(path)), Wide(), 1, 5, 0).ids.tolist() == [[97, 98, 0x2028, 99, 100]]
+
+
+class Wide(Bytes):
+    """A tokenizer whose ids are code points."""
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        return {"input_ids": [ord(c) for c in text]}
+
+    def __len__(self):
+        return 0x110000
+
+
+def test_pickles_are_refused_as_ids(tmp_path):
+    path = tmp_path / "ids.npy"
+    path.write_bytes(__import__("pickle").dumps([[1, 2]]))
+    one_line(lambda: draw(Source(path=str(path)), Bytes(), 1, 1, 0), "ids.npy' is no readable .npy")
+
+
+def test_paths_are_the_projects_or_relative_to_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    assert draw(Source(path="mine.txt"), Bytes(), 1, 20, 0).ids.shape == (1, 20)
+    shipped = Source(path="tasks/nano/data/calib.txt")
+    assert shipped.content() == Source(path=str(ROOT / "tasks/nano/data/calib.txt")).content()
+    assert Source(dataset="x").content() == ""
+    one_line(Source(path="absent.txt").content, "'absent.txt' does not exist")
+
+
+def test_a_data_set_without_network_is_one_line_in_two_seconds(no_network, tmp_path, monkeypatch):
+    import datasets  # noqa: F401  the import is not what is timed
+
+    start = time.perf_counter()
+    source = Source(dataset="nobody/nothing", revision="abc")
+    one_line(
+        lambda: draw(source, Bytes(), 1, 4, 0), "'nobody/nothing'", "revision 'abc'", "the hub is offline"
+    )
+    assert time.perf_counter() - start < 2
+
+
+def test_data_sets_below_the_data_folder_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "hub" / "me" / "set"
+    folder.mkdir(parents=True)
+    (folder / "one.jsonl").write_text('{"text": "aaaaaaaa"}')
+    (folder / "two.jsonl").write_text('{"text": "bbbbbbbb"}')
+    monkeypatch.setenv("CRUNCHMARK_DATA", str(tmp_path / "hub"))
+    whole = draw(Source(dataset="me/set", revision="abc"), Bytes(), 1, 18, 0).ids[0]
+    assert bytes(whole.tolist()) == b"aaaaaaaa\n\nbbbbbbbb"
+    part = draw(Source(dataset="me/set", files="two.jsonl"), Bytes(), 1, 8, 0).ids[0]
+    assert bytes(part.tolist()) == b"bbbbbbbb"
+    monkeypatch.setenv("CRUNCHMARK_DATA", str(tmp_path / "no"))
+    one_line(lambda: draw(Source(dataset="me/set"), Bytes(), 1, 8, 0), "CRUNCHMARK_DATA=", "is no folder")
+
+
+def test_every_shipped_source_has_the_same_fields_and_hub_ones_a_commit():
+    import yaml
+
+    files = {f.stem: yaml.safe_load(f.read_text()) for f in (ROOT / "conf" / "calib").glob("*.yaml")}
+    assert set(files) == {"nano", "text", "jsonl", "npy", "wikitext2", "c4", "fineweb_edu"}
+    assert len({tuple(spec) for spec in files.values()}) == 1
+    for name in ("wikitext2", "c4", "fineweb_edu"):
+        assert len(files[name]["revision"]) == 40
+        assert (files[name]["n"], files[name]["length"]) == (128, 2048)
+
+
+def test_sequences_beyond_the_context_name_the_longest(tiny):
+    calib = Calibration(torch.ones(1, 65, dtype=torch.int64))
+    for name in ("llama", "gpt2", "opt"):
+        one_line(lambda name=name: calib.stream(View(tiny(name))), "calib.length=65", "valid: 1 to 64")

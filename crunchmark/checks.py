@@ -1,0 +1,16 @@
+"""Small checks of what users give, and errors in one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what the error says, or its name."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def whole(field: str, value: object, least: int = 1) -> None:
+    """Check a number of things.
+
+    Raises:
+        ValueError: it is no whole number, or below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{field}={value!r} is out of range; valid: a whole number >= {least}")
