@@ -4,7 +4,7 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,15 +32,19 @@ def check_targets(node: Any) -> None:
         check_targets(child)
 
 
-def check_whole(config: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Every stage must be there.
+def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
+    """Every stage must be there, and once; only tasks may be several in one cell.
 
     Raises:
-        ValueError: one was taken out on the command line; names it.
+        ValueError: a stage is missing or is a list; names it.
     """
-    for name in names:
+    for name in ("model", "method", "calib", "task", "track"):
         if not config.get(name):
             raise ValueError(f"{name} is missing; valid: one of the names that `--help` lists under {name}")
+        if name != "task" and not isinstance(choices.get(name), str):
+            raise ValueError(
+                f"{name}={choices.get(name)} is several; valid: one, or a grid with -m {name}=a,b"
+            )
 
 
 @cache

@@ -13,10 +13,11 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     sys.exit(usage())
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from launch import check_targets, check_whole, fail, guarded, runner, say
+from launch import check_choices, check_targets, fail, guarded, runner, say
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
@@ -25,7 +26,7 @@ def main(cfg: DictConfig) -> None:
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
         check_targets(config)
-        check_whole(config, ("model", "method", "calib", "task", "track"))
+        check_choices(config, HydraConfig.get().runtime.choices)
         from crunchmark.cell import cell_from
 
         tracker = instantiate(config["track"])

@@ -14,6 +14,7 @@ from crunchmark.allocation import Uniform
 from crunchmark.budget import check_budget
 from crunchmark.cache import Cache, key_of
 from crunchmark.calib import Calibration, Source, draw
+from crunchmark.checks import whole
 from crunchmark.interface import Method, ModelMethod, Task
 from crunchmark.machine import check_device
 from crunchmark.models import ModelSpec
@@ -34,13 +35,26 @@ class Draw:
     batch: int = 8
     spill: bool = False
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong, also where the tokens are in the cache already.
+
+        Raises:
+            ValueError: n or length is below 1, or seed below 0.
+        """
+        whole("calib.n", self.n)
+        whole("calib.length", self.length)
+        whole("calib.seed", self.seed, least=0)
+
     def identity(self) -> dict[str, Any]:
         """What decides the tokens (the draw, and the content of a local file), and whose outputs count."""
-        path = Path(self.source.path or "")
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        content = self.source.content()
         source = {k: v for k, v in asdict(self.source).items() if not (k == "path" and content)}
         drawn = {"source": source, "content": content, "n": self.n, "length": self.length, "seed": self.seed}
         return {"drawn": drawn, "inputs": self.inputs}
+
+    def described(self) -> dict[str, Any]:
+        """The fields a reader of a table may tell two cells apart by; the seed has a column of its own."""
+        return asdict(self.source) | {"n": self.n, "length": self.length, "inputs": self.inputs}
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class Cell:
     method: Method | ModelMethod
     draw: Draw
     tasks: Mapping[str, Task]
-    config: Mapping[str, Any]  # the part that decides the weights: method and base seed
+    knobs: Mapping[str, Any]  # the method as the config writes it
     budget: float = 0.0
     accounting: str = "bytes"
     scope: str = "blocks"
@@ -84,20 +98,28 @@ class Cell:
         return replace(self, budget=0.0, label="dense", accounting="bytes", scope="blocks")
 
     @property
+    def config(self) -> dict[str, Any]:
+        """What tables tell cells of one method and budget apart by."""
+        told = {"method": self.knobs, "model": {"compute": self.model.compute, "dtype": self.model.dtype}}
+        return told | ({"calib": self.draw.described()} if self.calibrated else {})
+
+    @property
     def weights_key(self) -> str:
         """Everything that decides the compressed weights."""
         base = {"model": self.model.fingerprint, "dtype": str(self.model.storage), "numerics": NUMERICS}
         if self.budget == 0:
             return key_of(**base)
         code = inspect.getsource(inspect.getmodule(self.method) or type(self.method))
+        seeded = isinstance(self.method, Method) and self.method.random
         return key_of(
             **base,
-            config=self.config,
+            method=self.knobs,
             budget=self.budget,
             accounting=self.accounting,
             scope=self.scope,
             source=hashlib.sha256(code.encode()).hexdigest(),
             data=self.draw.identity() if self.calibrated else None,
+            seed=self.draw.seed if seeded else None,
         )
 
     @property
@@ -121,7 +143,7 @@ def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Ma
         method=method,
         draw=Draw(Source(**calib), **how),
         tasks=tasks,
-        config={"method": config["method"], "seed": config["seed"]},
+        knobs=config["method"],
         budget=0.0 if method.parent else budget,
         accounting=config["accounting"],
         scope=config["scope"],

@@ -103,4 +103,5 @@ class Layerwise:
             return self.shared.derived(key, self.model_key, self.tokens_key, site.name, make)
 
         weight = site.weight().cpu()
-        return Layer(site.name, weight, stats, seed_of(self.calib.seed, site.name), memo)
+        seed = seed_of(self.calib.seed, site.name) if self.method.random else 0
+        return Layer(site.name, weight, stats, seed, memo)

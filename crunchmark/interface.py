@@ -34,7 +34,7 @@ class Layer:
     name: str  # dotted path, "model.layers.3.mlp.up_proj"
     weight: Tensor  # (out, in), float32, the method's own copy
     stats: Mapping[type[Stat], Stat] = field(default_factory=dict)
-    seed: int = 0  # from the run's seed and the name
+    seed: int = 0  # from the run's seed and the name; 0 where the method does not say `random`
     memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
 
     @property
@@ -51,6 +51,7 @@ class Method(ABC):
     """A paper's rule for one layer. Pure: no model, no files, no randomness but the layer's seed."""
 
     needs: ClassVar[tuple[type[Stat], ...]] = ()  # gathered by the walker before compress is called
+    random: ClassVar[bool] = False  # True: it draws from the layer's seed, so that seeds are other cells
     parent: ClassVar[bool] = False  # True: the dense parent itself, which no budget applies to
 
     @abstractmethod

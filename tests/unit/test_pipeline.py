@@ -84,7 +84,7 @@ def maker(spec, tmp_path):
         text = Source(path=str(HOUSE / "tasks/nano/data/calib.txt"))
         base = Cell(
             "s", spec, method, Draw(text, n=4, length=16, batch=2), {"probe": Probe(tmp_path / "log")},
-            {"method": repr(method), "seed": 0}, budget=budget, label=type(method).__name__.lower(),
+            {"method": repr(method)}, budget=budget, label=type(method).__name__.lower(),
         )  # fmt: skip
         return replace(base, **fields)
 
@@ -149,7 +149,7 @@ def test_another_protocol_is_scored_anew(runner, make, tmp_path):
         {"budget": 0.4},
         {"accounting": "nominal"},
         {"scope": "model", "budget": 0.2},
-        {"config": {"method": "x", "seed": 0}},
+        {"knobs": {"align": 2}},
         {"draw": Draw(Source(path=str(HOUSE / "tasks/nano/data/calib.txt")), n=4, length=16, seed=1)},
         {"draw": Draw(Source(path=str(HOUSE / "tasks/nano/data/ppl.txt")), n=4, length=16)},
     ],
@@ -166,6 +166,16 @@ def test_what_does_not_change_the_weights_keeps_the_key(make):
     assert cell.key != replace(cell, model=replace(cell.model, compute="bfloat16")).key
     assert cell.weights_key == replace(cell, model=replace(cell.model, compute="bfloat16")).weights_key
     assert make(SVD(), 0.0).key == make(Magnitude(), 0.0).key == cell.dense().key
+
+
+def test_a_seed_is_another_cell_only_for_methods_that_draw(make):
+    class Drawing(SVD):
+        random = True
+
+    other = make(SVD(), 0.3).draw
+    other = replace(other, seed=3)
+    assert make(SVD(), 0.3).key == make(SVD(), 0.3, draw=other).key
+    assert make(Drawing(), 0.3).key != make(Drawing(), 0.3, draw=other).key
 
 
 def test_an_unreachable_budget_names_the_nearest(runner, make):
