@@ -12,7 +12,7 @@ from crunchmark import (
     Quantised,
     Room,
     Term,
-    damped_inverse,
+    at_least,
     grids,
     round_to,
     spread,
@@ -38,11 +38,14 @@ class GPTQ(Method):
 
     needs = (Gram,)
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        at_least("method.damp", self.damp, 0, whole=False)
+        at_least("method.block", self.block, 1)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""
-        gram, wide = layer[Gram], layer.weight.shape[1]
-        key = f"inverse {self.damp} {self.act_order}"
-        factor = gram.memo(key, lambda: damped_inverse(gram.value, self.damp, self.act_order))
+        factor, wide = layer[Gram].inverse(self.damp, self.act_order), layer.weight.shape[1]
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)

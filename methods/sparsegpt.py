@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crunchmark import NM, Gram, Layer, Method, Room, Sparse, Term, damped_inverse, sweep, top
+from crunchmark import NM, Gram, Layer, Method, Room, Sparse, Term, at_least, sweep, top
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,14 @@ class SparseGPT(Method):
 
     needs = (Gram,)
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        at_least("method.damp", self.damp, 0, whole=False)
+        at_least("method.block", self.block, 1)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""
-        gram = layer[Gram]
-        factor = gram.memo(f"inverse {self.damp}", lambda: damped_inverse(gram.value, self.damp))
+        factor = layer[Gram].inverse(self.damp)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         prune = self._runs if self.run else self._blocks
         return prune(layer, weight, factor.upper, room)
