@@ -1,5 +1,6 @@
 """Edits of single modules: weights read and written as (out, in), turned, and freed of their norms."""
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -87,6 +88,21 @@ def unweigh(root: nn.Module, path: str, full: int) -> None:
     parent, _, name = path.rpartition(".")
     eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
     setattr(root.get_submodule(parent), name, RMSN(full, float(eps)))
+
+
+def keep_width(embedding: Any, full: int) -> None:
+    """Whatever the embedding is cut to, it gives `full` numbers, zeros last.
+
+    GPT-2 shapes the output of its last block by the width of its embeddings.
+    """
+    embedding.full_width = full
+    embedding.forward = MethodType(_padded, embedding)
+
+
+def _padded(embedding: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """The embedding's own forward, padded."""
+    out = type(embedding).forward(embedding, *args, **kwargs)
+    return nn.functional.pad(out, (0, embedding.full_width - out.shape[-1]))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark.edits import absorb, centre, matrix, put, unweigh
+from crunchmark.edits import absorb, centre, keep_width, matrix, put, unweigh
 from crunchmark.interface import Skip
 from crunchmark.view import Site, View
 
@@ -33,7 +33,9 @@ class Layout:
 
 
 def forward(block: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The forward of every block: its steps in turn."""
+    """The forward of every block: its steps in turn, on what is left of the stream."""
+    if block.shortcut_0 is not None:
+        hidden_states = hidden_states[..., : len(block.shortcut_0)]  # embeddings come with zeros behind
     for k in range(len(block.layout.steps)):
         hidden_states = _step(block, k, hidden_states, args, kwargs)
     return hidden_states
@@ -155,8 +157,10 @@ def fuse(view: View) -> None:
             absorb(site.module, norms[READS[site.group]], family.norm)
         for site in step.writers if family.norm == "layer" else ():
             centre(site.module)
-    for embedding in view.embeddings if family.norm == "layer" else ():
-        centre(embedding)
+    for embedding in view.embeddings:
+        if family.norm == "layer":
+            centre(embedding)
+        keep_width(embedding, full)
     for i, block in enumerate(view.blocks):
         _restep(view, i, block, full)
     unweigh(model, family.final_norm, full)
