@@ -3,8 +3,8 @@
 import hashlib
 import importlib.util
 import tempfile
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,16 @@ class Outcome:
     plan: Plan
     terms: dict[str, Term]
     shapes: dict[str, tuple[int, int]]  # of the dense model
-    folder: Path
-    touched: list[str] = field(default_factory=list)
+    touched: list[str]
 
     def logits(self):
         return logits(self.model)
+
+    @cached_property
+    def folder(self) -> Path:
+        made = Path(tempfile.mkdtemp(dir=TEMP.name))
+        artifact.write(made, self.view, self.terms, STORED, {"plan": self.plan.to_json()})
+        return made
 
     @property
     def digest(self):
@@ -142,9 +147,7 @@ def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
     plan = Uniform().plan(view, budget, accounting, scope, STORED)
     watched = Watched(method) if isinstance(method, Method) else method
     terms = compress(watched, view, plan, case.calibration(seed), case.family)
-    folder = Path(tempfile.mkdtemp(dir=TEMP.name))
-    artifact.write(folder, view, terms, STORED, {"plan": plan.to_json()})
-    return Outcome(model, view, plan, terms, shapes, folder, getattr(watched, "touched", []))
+    return Outcome(model, view, plan, terms, shapes, getattr(watched, "touched", []))
 
 
 once = cache(run)
@@ -157,7 +160,7 @@ def forget():
 
 @cache
 def layers(family) -> list[Layer]:
-    """The layers of the first block with the statistics of the dense model; float32, so no two weights tie."""
+    """The layers of the first block, in float32 so that no two weights tie, with the dense statistics."""
     view = View(TINY.build(family))
     found = statistics(view, Calibration(TOKENS, batch=4), (Gram, InputNorm))
     return [Layer(s.name, s.weight(), found[s.name]) for s in view.sites(0)]
