@@ -196,7 +196,7 @@ def cut(view: View, width: int) -> None:
                 None if site.bias is None else site.bias[:out].detach(),
             )
         old = step.shortcut
-        step.bypass(torch.zeros(width, out) if old is None else old[:width, :out])
+        step.bypass(torch.eye(width, out) if old is None else old[:width, :out])
     done = getattr(view.model, "crunchmark_edits", [])
     view.model.crunchmark_edits = [*done, {"kind": "sliced", "width": width, "nominal": width / full}]
 

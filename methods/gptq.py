@@ -45,8 +45,8 @@ class GPTQ(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""
-        factor, wide = layer[Gram].inverse(self.damp, self.act_order), layer.weight.shape[1]
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
+        factor, wide = layer[Gram].inverse(self.damp, self.act_order), layer.weight.shape[1]
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
         scales = spread(scale, group, wide)[:, factor.order]  # (out, in)

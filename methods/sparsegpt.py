@@ -29,14 +29,17 @@ class SparseGPT(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""
-        factor = layer[Gram].inverse(self.damp)
-        weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
-        prune = self._runs if self.run else self._blocks
-        return prune(layer, weight, factor.upper, room)
+        return self._runs(layer, room) if self.run else self._blocks(layer, room)
 
-    def _blocks(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _problem(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        """The weight without dead inputs (out, in), and the factor of the inverse (in, in)."""
+        factor = layer[Gram].inverse(self.damp)
+        return layer.weight.masked_fill(factor.dead, 0.0), factor.upper
+
+    def _blocks(self, layer: Layer, room: Room) -> Term:
         """The lowest scores of every block go, so that the whole matrix keeps what fits."""
-        drop = weight.numel() - Sparse.keeps(layer.shape, room, layer.name)
+        drop = layer.weight.numel() - Sparse.keeps(layer.shape, room, layer.name)
+        weight, upper = self._problem(layer)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def start(left: Tensor, d: Tensor, lo: int) -> None:
@@ -51,9 +54,10 @@ class SparseGPT(Method):
         swept = sweep(weight, upper, choose, start, self.block)
         return Sparse.of(swept, ~gone, room.dtype)
 
-    def _runs(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _runs(self, layer: Layer, room: Room) -> Term:
         """Keep n of every run, judged when the sweep reaches it, on weights repaired so far."""
         keep = NM.fits(layer.shape, room, self.run, layer.name)
+        weight, upper = self._problem(layer)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:

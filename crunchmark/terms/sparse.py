@@ -84,10 +84,8 @@ class Sparse(Leaf):
     @classmethod
     def _keeps_of_row(cls, shape: tuple[int, int], room: Room, what: str) -> int:
         """How many weights each row keeps; in nominal accounting a share of every row goes, rounded down."""
-        out, wide = shape
-        if room.nominal is not None:
-            return cls.keeps((1, wide), room, what)
-        return cls.keeps(shape, room, what) // out
+        (out, wide), kept = shape, cls.keeps(shape, room, what)
+        return kept // out if room.nominal is None else cls.keeps((1, wide), room, what)
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""

@@ -204,7 +204,7 @@ def test_nominal_shares_are_the_papers(case, budget):
         assert 1 - budget - step < term.nominal() <= 1 - budget + 1e-12
 
 
-@each
+@pytest.mark.parametrize("case", [c for c in WORKING if c in BASE], ids=str)
 def test_the_whole_model_as_scope(case):
     got = run(case, 0.2, scope="model")
     whole = sum(p.numel() for p in dense_model(case.family).parameters()) * STORED.itemsize
@@ -238,7 +238,7 @@ def is_rowwise(case):
 
 
 def test_rowwise_cases():
-    assert sum(map(is_rowwise, LAYERWISE)) == 3 * 12 + 3 * 3 + 5 * 3  # defaults, N:M, rtn and gptq variants
+    assert sum(map(is_rowwise, LAYERWISE)) == 3 * 12 + 3 * 2 + 5 * 2  # defaults, N:M, rtn and gptq variants
 
 
 @pytest.mark.parametrize("case", [c for c in LAYERWISE if is_rowwise(c)], ids=str)

@@ -17,6 +17,7 @@ SLICEABLE = ["llama", "llama_gqa", "llama_tied", "mistral", "qwen2", "qwen3", "o
 SLICEABLE += ["gpt_neox", "gpt_neox_seq", "phi"]
 families = pytest.mark.parametrize("name", SLICEABLE)
 BF16 = torch.bfloat16
+PLAIN = SliceGPT(align=1)
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def in_double(model):
     return model
 
 
-def sliced(model, tokens, width, inputs="dense", method=SliceGPT(align=1)):
+def sliced(model, tokens, width, inputs="dense", method=PLAIN):
     """The model cut to that width, with the steps of the method and nothing else."""
     view = View(model)
     with torch.no_grad():
