@@ -60,4 +60,5 @@ class GPTQ(Method):
             return value_of(code, *grid)[:, 0]  # (out,)
 
         sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
-        return Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        term = Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        return term.noted(damping=factor.damping)

@@ -12,6 +12,7 @@ from crunchmark.linalg import calibrated_error, damped_inverse
 from crunchmark.obs import sweep
 from crunchmark.stats import Gram, InputNorm
 from crunchmark.terms import NM, Sparse, unpack_mask
+from methods.gptq import GPTQ
 from methods.magnitude import Magnitude
 from methods.sparsegpt import SparseGPT
 from methods.wanda import Wanda
@@ -200,6 +201,15 @@ def test_fewer_tokens_than_inputs(method):
     of = layer(14, tokens=40)
     assert of[Gram].tokens == 40 < 128
     assert loss(method, of) < loss(Wanda(), of)
+
+
+@pytest.mark.parametrize("method", [SparseGPT(), SparseGPT(run=4), GPTQ()], ids=str)
+def test_damping_is_noted_on_the_term(method):
+    of = layer(16)
+    assert method.compress(of, keep(0.5)).notes == {"damping": 0.01}
+    gram = of[Gram].value - 0.05 * of[Gram].value.diagonal().mean() * torch.eye(128)
+    assert float(torch.linalg.eigvalsh(gram)[0]) < 0
+    assert method.compress(with_gram(of, gram), keep(0.5)).notes == {"damping": 0.1}
 
 
 def test_nan_raises():
