@@ -98,6 +98,17 @@ class Recorded(SliceGPT):
 SEEN = []
 
 
+def test_the_seed_decides_the_random_orientation(tiny, tokens):
+    found = []
+    for seed in (0, 0, 1):
+        model = tiny("llama")
+        calib = Calibration(tokens, "compressed", seed=seed)
+        SliceGPT(1, "random").compress(View(model), planned(View(model), 0.3), calib)
+        found.append(model.model.embed_tokens.weight)
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=1e-2)
+
+
 def dropped(tiny, tokens, name, width, inputs="dense"):
     """Per basis: energy outside the kept space, the trailing eigenvalues, the whole energy."""
     SEEN.clear()
