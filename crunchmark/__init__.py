@@ -20,7 +20,7 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "at_least",
+    "checks": "number whole",
     "edits": "settle turn_in turn_out",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from crunchmark.budget import check_budget as check_budget
     from crunchmark.budget import dense_bytes as dense_bytes
     from crunchmark.calib import Calibration as Calibration
-    from crunchmark.checks import at_least as at_least
+    from crunchmark.checks import number as number
+    from crunchmark.checks import whole as whole
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
     from crunchmark.edits import turn_out as turn_out

@@ -12,12 +12,13 @@ from crunchmark import (
     Quantised,
     Room,
     Term,
-    at_least,
     grids,
+    number,
     round_to,
     spread,
     sweep,
     value_of,
+    whole,
 )
 
 
@@ -40,8 +41,8 @@ class GPTQ(Method):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        at_least("method.damp", self.damp, 0, whole=False)
-        at_least("method.block", self.block, 1)
+        number("method.damp", self.damp)
+        whole("method.block", self.block)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""

@@ -14,7 +14,6 @@ from crunchmark import (
     Plan,
     Unreachable,
     View,
-    at_least,
     check_sliceable,
     cut,
     evaluating,
@@ -26,6 +25,7 @@ from crunchmark import (
     steps,
     turn_in,
     turn_out,
+    whole,
 )
 
 
@@ -42,7 +42,7 @@ class SliceGPT(ModelMethod):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        at_least("method.align", self.align, 1)
+        whole("method.align", self.align)
         if self.orientation not in ("pca", "random"):
             raise ValueError(f"method.orientation={self.orientation!r} is unknown; valid: pca, random")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crunchmark import NM, Factor, Gram, Layer, Method, Room, Sparse, Term, at_least, sweep, top
+from crunchmark import NM, Factor, Gram, Layer, Method, Room, Sparse, Term, number, sweep, top, whole
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class SparseGPT(Method):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        at_least("method.damp", self.damp, 0, whole=False)
-        at_least("method.block", self.block, 1)
+        number("method.damp", self.damp)
+        whole("method.block", self.block)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""

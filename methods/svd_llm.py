@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Gram, Layer, LowRank, Method, Room, Term, at_least, spectrum
+from crunchmark import Gram, Layer, LowRank, Method, Room, Term, spectrum, whole
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SVDLLM(Method):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        at_least("method.align", self.align, 1)
+        whole("method.align", self.align)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Project the weight on the leading directions of its outputs."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crunchmark.allocation import Uniform
 from crunchmark.budget import Ledger, Plan, Room, Unreachable, check_budget, dense_bytes
-from crunchmark.checks import at_least
+from crunchmark.checks import number, whole
 from crunchmark.terms import NM, LowRank, Quantised, Sparse
 from crunchmark.view import View
 from methods.gptq import GPTQ
@@ -106,11 +106,18 @@ def test_unknown_words(field):
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), "8", None, True])
-def test_numbers_that_are_too_small_or_none(value):
+def test_whole_numbers(value):
     with pytest.raises(ValueError, match=r"^x=.* is out of range; valid: a whole number >= 1$"):
-        at_least("x", value, 1)
-    at_least("x", 0.5, 0, whole=False)
-    at_least("x", 1, 1)
+        whole("x", value)
+    whole("x", 1)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "8", None, True])
+def test_numbers(value):
+    with pytest.raises(ValueError, match=r"^x=.* is out of range; valid: a number >= 0$"):
+        number("x", value)
+    number("x", 0)
+    number("x", 0.5)
 
 
 KNOBS = [(SVD, "align"), (SVDLLM, "align"), (GPTQ, "block"), (GPTQ, "damp")]
