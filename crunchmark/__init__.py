@@ -21,7 +21,9 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "sliced": "check_sliceable cut fuse sliced_size steps turn_in turn_out",
+    "checks": "number whole",
+    "edits": "settle turn_in turn_out",
+    "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
     from crunchmark.artifact import load as load
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
     from crunchmark.budget import check_budget as check_budget
     from crunchmark.budget import dense_bytes as dense_bytes
     from crunchmark.calib import Calibration as Calibration
+    from crunchmark.checks import number as number
+    from crunchmark.checks import whole as whole
+    from crunchmark.edits import settle as settle
+    from crunchmark.edits import turn_in as turn_in
+    from crunchmark.edits import turn_out as turn_out
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -61,8 +68,6 @@ if TYPE_CHECKING:
     from crunchmark.sliced import fuse as fuse
     from crunchmark.sliced import sliced_size as sliced_size
     from crunchmark.sliced import steps as steps
-    from crunchmark.sliced import turn_in as turn_in
-    from crunchmark.sliced import turn_out as turn_out
     from crunchmark.stats import Gram as Gram
     from crunchmark.stats import InputNorm as InputNorm
     from crunchmark.stats import Stat as Stat

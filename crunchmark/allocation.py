@@ -32,6 +32,7 @@ class Uniform:
         outside = whole - blocks if scope == "model" else 0
         total = int((1 - budget) * whole) - outside  # below zero where the rest alone is too much
         share = total / blocks
-        nominal = share if accounting == "nominal" else None
+        asked = ((1 - budget) * whole - outside) / blocks  # whole bytes would cost exact shares a weight
+        nominal = asked if accounting == "nominal" else None
         rooms = {k: Room(max(0, int(share * dense_bytes(s))), nominal, dtype) for k, s in layers.items()}
         return Plan(rooms, budget, accounting, scope, total, dtype)

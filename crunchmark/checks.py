@@ -14,3 +14,13 @@ def whole(field: str, value: object, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{field}={value!r} is out of range; valid: a whole number >= {least}")
+
+
+def number(field: str, value: object, least: float = 0.0) -> None:
+    """Check a number that may have a fraction.
+
+    Raises:
+        ValueError: it is no number, not finite, or below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
+        raise ValueError(f"{field}={value!r} is out of range; valid: a number >= {least:g}")

@@ -73,8 +73,7 @@ def spectrum(weight: Tensor, gram: Tensor | None = None) -> Spectrum:
         energy, basis = energy.flip(0).clamp(min=0), basis.flip(1)
     else:
         basis, energy = _tall(w, gram)
-    sign = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # (1, k)
-    return Spectrum(basis * sign, energy)
+    return Spectrum(_signed(basis), energy)
 
 
 def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -91,9 +90,12 @@ def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
 def principal(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors (n, n) and eigenvalues (n,) of a symmetric matrix, largest first, signs fixed."""
     values, vectors = torch.linalg.eigh(gram.double())
-    vectors = vectors.flip(1)
-    sign = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    return vectors * torch.where(sign == 0, torch.ones_like(sign), sign), values.flip(0)
+    return _signed(vectors.flip(1)), values.flip(0)
+
+
+def _signed(vectors: Tensor) -> Tensor:
+    """The same unit columns, each with its largest entry positive."""
+    return vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
 
 
 def calibrated_error(weight: Tensor, stand_in: Tensor, gram: Tensor) -> float:

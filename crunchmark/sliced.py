@@ -12,36 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from crunchmark.edits import absorb, centre, keep_width, matrix, put, unweigh
 from crunchmark.interface import Skip
 from crunchmark.view import Site, View
 
 STEPS = {False: (("attn",), ("mlp",)), True: (("attn", "mlp"),)}  # parallel -> branches of every step
 READS = {"attn_in": "attn", "mlp_in": "mlp"}  # input group -> branch whose norm it reads
 WRITES = {"o": "attn", "down": "mlp"}  # role -> branch it ends
-SIZES: dict[type, tuple[str, str]] = {  # where a module notes (out, in)
-    nn.Linear: ("out_features", "in_features"),
-    nn.Embedding: ("num_embeddings", "embedding_dim"),
-    Conv1D: ("nf", "nx"),
-}
-
-
-class RMSN(nn.Module):
-    """x / sqrt(sum(x^2) / width + eps): no weight, and `width` stays that of the uncut stream."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.width, self.eps = width, eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., any width) -> the same shape; at least float32 inside."""
-        y = x.to(torch.promote_types(x.dtype, torch.float32))
-        return (y * torch.rsqrt(y.square().sum(-1, keepdim=True) / self.width + self.eps)).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        """Width and eps."""
-        return f"{self.width}, eps={self.eps}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +33,9 @@ class Layout:
 
 
 def forward(block: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The forward of every block: its steps in turn."""
+    """The forward of every block: its steps in turn, on what is left of the stream."""
+    if block.shortcut_0 is not None:
+        hidden_states = hidden_states[..., : len(block.shortcut_0)]  # embeddings come with zeros behind
     for k in range(len(block.layout.steps)):
         hidden_states = _step(block, k, hidden_states, args, kwargs)
     return hidden_states
@@ -164,75 +144,26 @@ def _biased(module: Any, norm: Any, whole: bool) -> int:
     return int(whole if module.bias is not None else getattr(norm, "bias", None) is not None)
 
 
-def matrix(module: Any) -> Tensor:
-    """The weight as (out, in) float64; of an embedding (rows, width)."""
-    w: Tensor = module.weight.detach().double()
-    return w.T if isinstance(module, Conv1D) else w
-
-
-def put(module: Any, weight: Tensor, bias: Tensor | None = None) -> None:
-    """Give the module this (out, in) weight and (None: keep) this bias, in its own dtype."""
-    w = weight.T if isinstance(module, Conv1D) else weight
-    like = module.weight
-    module.weight = nn.Parameter(w.to(like).contiguous().clone(), requires_grad=like.requires_grad)
-    if bias is not None:
-        module.bias = nn.Parameter(bias.to(like).contiguous().clone(), requires_grad=like.requires_grad)
-    for kind, names in SIZES.items():
-        if isinstance(module, kind):
-            module.__dict__.update(zip(names, weight.shape, strict=True))
-
-
-def turn_in(module: Any, q: Tensor) -> None:
-    """The module reads (an embedding: gives) x @ q instead of x; q (in, kept) orthonormal columns."""
-    put(module, matrix(module) @ q.to(module.weight.device))
-
-
-def turn_out(module: Any, q: Tensor) -> None:
-    """The module writes y @ q instead of y; q (out, kept)."""
-    q = q.to(module.weight.device)
-    put(module, q.T @ matrix(module), None if module.bias is None else q.T @ module.bias.detach().double())
-
-
-def _absorb(module: Any, norm: Any, kind: str) -> None:
-    """The norm's gain into the weight, its shift into the bias."""
-    w, gain, shift = matrix(module), getattr(norm, "weight", None), getattr(norm, "bias", None)
-    bias = None
-    if shift is not None:
-        old = 0.0 if module.bias is None else module.bias.detach().double()
-        bias = w @ shift.detach().double() + old
-    if gain is not None:
-        w = w * (gain.detach().double() + (kind == "rms1p"))
-    put(module, w, bias)
-
-
-def _centre(module: Any) -> None:
-    """The module writes vectors of mean zero, as a LayerNorm would make them."""
-    w = matrix(module)
-    if isinstance(module, nn.Embedding):
-        put(module, w - w.mean(1, keepdim=True))
-    else:
-        bias = None if module.bias is None else module.bias.detach().double()
-        put(module, w - w.mean(0), None if bias is None else bias - bias.mean())
-
-
 def fuse(view: View) -> None:
     """Norms into the linears behind them, head untied, blocks in steps; the model computes what it did."""
     full, family, model = check_sliceable(view), view.family, view.model
     model.config.tie_word_embeddings = False
     put(view.head, matrix(view.head))  # a copy of its own
-    _absorb(view.head, view.final_norm, family.norm)
+    absorb(view.head, view.final_norm, family.norm)
     added = {f"{s.name}.bias" for s in view.all_sites() if s.bias is None}
     for step in steps(view):
         norms = view.norms(step.index)
         for site in step.readers:
-            _absorb(site.module, norms[READS[site.group]], family.norm)
+            absorb(site.module, norms[READS[site.group]], family.norm)
         for site in step.writers if family.norm == "layer" else ():
-            _centre(site.module)
-    for embedding in view.embeddings if family.norm == "layer" else ():
-        _centre(embedding)
+            centre(site.module)
+    for embedding in view.embeddings:
+        if family.norm == "layer":
+            centre(embedding)
+        keep_width(embedding, full)
     for i, block in enumerate(view.blocks):
         _restep(view, i, block, full)
-    _replace(model, family.final_norm, full)
+    unweigh(model, family.final_norm, full)
     added -= {f"{s.name}.bias" for s in view.all_sites() if s.bias is None}
     model.crunchmark_added = added | {f"{family.blocks}.{s.index}.shortcut_{s.k}" for s in steps(view)}
 
@@ -241,20 +172,12 @@ def _restep(view: View, i: int, block: Any, full: int) -> None:
     """Weightless norms and the forward by steps, without shortcuts yet."""
     family = view.family
     for path in dict.fromkeys((family.norm_attn, family.norm_mlp)):
-        _replace(block, path, full)
+        unweigh(block, path, full)
     mlp = (family.mlp,) if family.mlp else (family.roles["up"], "activation_fn", family.roles["down"])
     block.layout = Layout(STEPS[family.parallel], (family.norm_attn, family.norm_mlp), family.attn, mlp)
     for k in range(len(block.layout.steps)):
         block.register_buffer(f"shortcut_{k}", None)
     block.forward = MethodType(forward, block)
-
-
-def _replace(root: nn.Module, path: str, full: int) -> None:
-    """RMSN with the norm's own eps in the norm's place."""
-    norm: Any = root.get_submodule(path)
-    parent, _, name = path.rpartition(".")
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
-    setattr(root.get_submodule(parent), name, RMSN(full, float(eps)))
 
 
 def cut(view: View, width: int) -> None:
@@ -273,7 +196,7 @@ def cut(view: View, width: int) -> None:
                 None if site.bias is None else site.bias[:out].detach(),
             )
         old = step.shortcut
-        step.bypass(torch.zeros(width, out) if old is None else old[:width, :out])
+        step.bypass(torch.eye(width, out) if old is None else old[:width, :out])
     done = getattr(view.model, "crunchmark_edits", [])
     view.model.crunchmark_edits = [*done, {"kind": "sliced", "width": width, "nominal": width / full}]
 

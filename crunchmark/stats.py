@@ -7,6 +7,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
+from crunchmark.linalg import Factor, damped_inverse
+
 T = TypeVar("T")
 
 
@@ -124,6 +126,10 @@ class Gram(Stat):
     def norm(self) -> InputNorm:
         """The input norms, which are the root of the diagonal: one pass serves both."""
         return InputNorm(self.sums.diagonal().clone(), self.tokens)
+
+    def inverse(self, damp: float, descending: bool = False) -> Factor:
+        """`damped_inverse` of this Gram, made once for all layers and methods that ask for it."""
+        return self.memo(f"inverse {damp} {descending}", lambda: damped_inverse(self.sums, damp, descending))
 
     def memo(self, key: str, make: Callable[[], T]) -> T:
         """What was derived from this Gram (an inverse factor, a spectrum), made once."""

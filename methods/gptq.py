@@ -12,12 +12,13 @@ from crunchmark import (
     Quantised,
     Room,
     Term,
-    damped_inverse,
     grids,
+    number,
     round_to,
     spread,
     sweep,
     value_of,
+    whole,
 )
 
 
@@ -38,12 +39,15 @@ class GPTQ(Method):
 
     needs = (Gram,)
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        number("method.damp", self.damp)
+        whole("method.block", self.block)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""
-        gram, wide = layer[Gram], layer.weight.shape[1]
-        key = f"inverse {self.damp} {self.act_order}"
-        factor = gram.memo(key, lambda: damped_inverse(gram.value, self.damp, self.act_order))
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
+        factor, wide = layer[Gram].inverse(self.damp, self.act_order), layer.weight.shape[1]
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
         scales = spread(scale, group, wide)[:, factor.order]  # (out, in)
@@ -57,4 +61,5 @@ class GPTQ(Method):
             return value_of(code, *grid)[:, 0]  # (out,)
 
         sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
-        return Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        term = Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        return term.noted(damping=factor.damping)

@@ -1,5 +1,6 @@
 """SliceGPT (Ashkboos et al., ICLR 2024, arXiv:2401.15024): rotate the residual stream, drop its tail."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor
@@ -19,10 +20,12 @@ from crunchmark import (
     fuse,
     principal,
     seed_of,
+    settle,
     sliced_size,
     steps,
     turn_in,
     turn_out,
+    whole,
 )
 
 
@@ -39,10 +42,9 @@ class SliceGPT(ModelMethod):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        if self.align < 1:
-            raise ValueError(f"align={self.align} is out of range; valid: align >= 1")
+        whole("method.align", self.align)
         if self.orientation not in ("pca", "random"):
-            raise ValueError(f"orientation={self.orientation!r} is unknown; valid: pca, random")
+            raise ValueError(f"method.orientation={self.orientation!r} is unknown; valid: pca, random")
 
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:
@@ -54,6 +56,7 @@ class SliceGPT(ModelMethod):
         with evaluating(view.model):
             fuse(view)
             self.slice(view, calib, full, width)
+        settle(view.model, plan.dtype)
 
     def slice(self, view: View, calib: Calibration, full: int, width: int) -> None:
         """Turn every step's inputs and outputs into their bases, and keep `width` coordinates."""
@@ -96,20 +99,30 @@ class SliceGPT(ModelMethod):
         return q
 
     def width(self, view: View, plan: Plan) -> int:
-        """The largest multiple of align that fits the plan; nominal: the share of the width."""
+        """The largest multiple of align that fits the plan; nominal: the share of the width.
+
+        Raises:
+            ValueError: align is wider than the stream.
+        """
         full, dense = check_sliceable(view), view.scope_bytes(plan.scope)
+        if self.align > full:
+            raise ValueError(f"method.align={self.align} is wider than the stream; valid: 1 to {full}")
+
+        def size(width: int) -> int:
+            return sliced_size(view, width, plan.scope) * plan.dtype.itemsize
+
+        room = plan.total + dense - view.scope_bytes("blocks")  # plan.total is without what is not in blocks
+        widths = range(self.align, full + 1, self.align)
         if plan.accounting == "nominal":
-            width = floor((1 - plan.budget) * full + 1e-9) // self.align * self.align
-            if width >= self.align:
-                return width
-            raise Unreachable("width", self.align, int((1 - plan.budget) * full), 1 - self.align / full)
-        outside = dense - view.scope_bytes("blocks")  # not in plan.total, but in what is cut
-        room = plan.total + outside
-        for width in range(full // self.align * self.align, 0, -self.align):
-            if sliced_size(view, width, plan.scope) * plan.dtype.itemsize <= room:
-                return width
-        needs = sliced_size(view, self.align, plan.scope) * plan.dtype.itemsize
-        raise Unreachable("slicegpt", needs, room, max(0.0, 1 - needs / dense))
+            fitting = bisect_right(widths, (1 - plan.budget) * full + 1e-9)
+            least = self.align / full
+        else:
+            fitting = bisect_right(widths, room, key=size)
+            least = size(self.align) / dense
+        if not fitting:
+            nearest = max(0.0, floor((1 - least) * 1e4) / 1e4)  # rounded down, so that it is within reach
+            raise Unreachable("slicegpt", size(self.align), room, nearest)
+        return widths[fitting - 1]
 
 
 def _turned(hidden: Iterable[Tensor], q: Tensor) -> Iterable[Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crunchmark import NM, Gram, Layer, Method, Room, Sparse, Term, damped_inverse, sweep, top
+from crunchmark import NM, Factor, Gram, Layer, Method, Room, Sparse, Term, number, sweep, top, whole
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,24 @@ class SparseGPT(Method):
 
     needs = (Gram,)
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        number("method.damp", self.damp)
+        whole("method.block", self.block)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""
-        gram = layer[Gram]
-        factor = gram.memo(f"inverse {self.damp}", lambda: damped_inverse(gram.value, self.damp))
-        weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
-        prune = self._runs if self.run else self._blocks
-        return prune(layer, weight, factor.upper, room)
+        return self._runs(layer, room) if self.run else self._blocks(layer, room)
 
-    def _blocks(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _problem(self, layer: Layer) -> tuple[Tensor, Factor]:
+        """The weight (out, in) without dead inputs, and the factor of the inverse."""
+        factor = layer[Gram].inverse(self.damp)
+        return layer.weight.masked_fill(factor.dead, 0.0), factor
+
+    def _blocks(self, layer: Layer, room: Room) -> Term:
         """The lowest scores of every block go, so that the whole matrix keeps what fits."""
-        drop = weight.numel() - Sparse.keeps(layer.shape, room, layer.name)
+        drop = layer.weight.numel() - Sparse.keeps(layer.shape, room, layer.name)
+        weight, factor = self._problem(layer)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def start(left: Tensor, d: Tensor, lo: int) -> None:
@@ -44,12 +51,13 @@ class SparseGPT(Method):
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
             return left[:, 0].masked_fill(gone[:, j], 0.0)  # (out,)
 
-        swept = sweep(weight, upper, choose, start, self.block)
-        return Sparse.of(swept, ~gone, room.dtype)
+        swept = sweep(weight, factor.upper, choose, start, self.block)
+        return Sparse.of(swept, ~gone, room.dtype).noted(damping=factor.damping)
 
-    def _runs(self, layer: Layer, weight: Tensor, upper: Tensor, room: Room) -> Term:
+    def _runs(self, layer: Layer, room: Room) -> Term:
         """Keep n of every run, judged when the sweep reaches it, on weights repaired so far."""
         keep = NM.fits(layer.shape, room, self.run, layer.name)
+        weight, factor = self._problem(layer)
         gone = torch.zeros_like(weight, dtype=torch.bool)  # (out, in)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
@@ -59,5 +67,5 @@ class SparseGPT(Method):
             return left[:, 0].masked_fill(gone[:, j], 0.0)  # (out,)
 
         block = max(self.run, self.block - self.block % self.run)  # a run never straddles two blocks
-        swept = sweep(weight, upper, choose, block=block)
-        return NM.of(swept, ~gone, keep, self.run, room.dtype)
+        swept = sweep(weight, factor.upper, choose, block=block)
+        return NM.of(swept, ~gone, keep, self.run, room.dtype).noted(damping=factor.damping)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Gram, Layer, LowRank, Method, Room, Term, spectrum
+from crunchmark import Gram, Layer, LowRank, Method, Room, Term, spectrum, whole
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,14 @@ class SVDLLM(Method):
 
     needs = (Gram,)
 
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        whole("method.align", self.align)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Project the weight on the leading directions of its outputs."""
-        rank = LowRank.fits(layer.shape, room, layer.name)
-        rank = max(rank - rank % self.align, min(rank, self.align))
+        rank = LowRank.fits(layer.shape, room, layer.name, self.align)
         gram = layer[Gram].value
-        basis = (
-            layer.memo("svd_llm", lambda: spectrum(layer.weight, gram)).basis[:, :rank].float()
-        )  # (out, r)
+        directions = layer.memo("svd_llm", lambda: spectrum(layer.weight, gram)).basis  # (out, k)
+        basis = directions[:, :rank].float()  # (out, r)
         return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)

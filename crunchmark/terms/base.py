@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -21,6 +22,7 @@ class Term(nn.Module, ABC):
 
     kind: ClassVar[str]
     simulated: ClassVar[bool] = False  # True where no packed execution exists
+    notes: Mapping[str, Any] = MappingProxyType({})  # how it was made, for the record; not packed
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -52,6 +54,11 @@ class Term(nn.Module, ABC):
         Raises:
             ValueError: a tensor is missing or has another shape or dtype than meta says; names the field.
         """
+
+    def noted(self, **facts: Any) -> Self:
+        """This term, with JSON facts about how it was made."""
+        self.notes = facts
+        return self
 
     def nbytes(self) -> int:
         """Bytes `pack` writes."""

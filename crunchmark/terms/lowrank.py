@@ -33,8 +33,10 @@ class LowRank(Leaf):
         return cls(b, a, dtype)
 
     @staticmethod
-    def fits(shape: tuple[int, int], room: Room, what: str) -> int:
+    def fits(shape: tuple[int, int], room: Room, what: str, align: int = 1) -> int:
         """The largest rank whose factors fit into the room, at most min(out, in).
+
+        Ranks above `align` are rounded down to a multiple of it.
 
         Raises:
             Unreachable: not even rank one fits.
@@ -46,7 +48,8 @@ class LowRank(Leaf):
             rank = math.floor(room.nominal * out * wide / (out + wide) + 1e-9)
         if rank < 1:
             raise Unreachable(what, one, room.nbytes)
-        return min(rank, out, wide)
+        rank = min(rank, out, wide)
+        return max(rank - rank % align, min(rank, align))
 
     @property
     def rank(self) -> int:

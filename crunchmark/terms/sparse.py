@@ -75,9 +75,17 @@ class Sparse(Leaf):
             raise ValueError(f"scope={scope!r} is unknown; valid: {', '.join(SCOPES)}")
         if run:
             return NM.largest(weight, score, NM.fits((out, wide), room, run, what), run, room.dtype)
-        kept = cls.keeps((out, wide), room, what)
-        ranked = top(score, kept // out) if scope == "row" else top(score.flatten(), kept)
-        return cls.of(weight, ranked.view(out, wide), room.dtype)
+        if scope == "layer":
+            mask = top(score.flatten(), cls.keeps((out, wide), room, what)).view(out, wide)  # (out, in)
+        else:
+            mask = top(score, cls._keeps_of_row((out, wide), room, what))  # (out, in)
+        return cls.of(weight, mask, room.dtype)
+
+    @classmethod
+    def _keeps_of_row(cls, shape: tuple[int, int], room: Room, what: str) -> int:
+        """How many weights each row keeps; in nominal accounting a share of every row goes, rounded down."""
+        (out, wide), kept = shape, cls.keeps(shape, room, what)
+        return kept // out if room.nominal is None else cls.keeps((1, wide), room, what)
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""

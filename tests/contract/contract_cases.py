@@ -1,0 +1,172 @@
+"""Every method of conf/method on every tiny family, and what came out, computed once per process."""
+
+import copy
+import hashlib
+import importlib.util
+import tempfile
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from crunchmark import artifact
+from crunchmark.allocation import Uniform
+from crunchmark.budget import Plan
+from crunchmark.calib import Calibration
+from crunchmark.compress import SHARED, compress
+from crunchmark.edits import settle
+from crunchmark.interface import Layer, Method, ModelMethod
+from crunchmark.stats import Gram, InputNorm
+from crunchmark.terms import Term
+from crunchmark.view import View
+from crunchmark.walk import statistics
+
+ROOT = Path(__file__).parents[2]
+YAMLS = {path.stem: path for path in sorted((ROOT / "conf/method").glob("*.yaml"))}
+BUDGETS = (0.1, 0.2, 0.4, 0.5, 0.58)
+STORED = torch.bfloat16
+TOKENS = torch.randint(3, 64, (8, 16), generator=torch.Generator().manual_seed(2))
+TEMP = tempfile.TemporaryDirectory(prefix="contract-")
+
+
+def _conftest() -> Any:
+    spec = importlib.util.spec_from_file_location("tiny_models", ROOT / "tests/conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = _conftest()
+FAMILIES = list(TINY.BUILDERS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method as its yaml makes it, with some knobs changed, on a family."""
+
+    method: str
+    family: str
+    knobs: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self):
+        return "-".join([self.method, *(f"{k}={v}" for k, v in self.knobs), self.family])
+
+    def make(self) -> Method | ModelMethod:
+        return instantiate(OmegaConf.merge(config(self.method)["method"], dict(self.knobs)))
+
+    def calibration(self, seed=0) -> Calibration:
+        inputs = OmegaConf.select(config(self.method), "calib.inputs", default="dense")
+        return Calibration(TOKENS, inputs, batch=4, seed=seed)
+
+
+@cache
+def config(method):
+    return OmegaConf.load(YAMLS[method])
+
+
+BASE = [Case(method, family) for method in YAMLS for family in FAMILIES]
+EXTRA_FAMILIES = ("llama_gqa", "gpt2")  # gated, GQA, RMSNorm; fused, Conv1D, tied, LayerNorm
+VARIANTS = [
+    ("magnitude", (("run", 4),)),
+    ("wanda", (("run", 4),)),
+    ("sparsegpt", (("run", 4),)),
+    ("sparsegpt", (("block", 12),)),
+    ("svd", (("align", 4),)),
+    ("svd_llm", (("align", 4),)),
+    ("rtn", (("sym", True),)),
+    ("rtn", (("group", 16),)),
+    ("gptq", (("sym", True),)),
+    ("gptq", (("act_order", True),)),
+    ("gptq", (("group", 16), ("act_order", True))),
+    ("slicegpt", (("orientation", "random"), ("align", 1))),
+]
+EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
+SKIPPED = [("slicegpt", "gemma3_text")]  # its norms behind the branches carry gains that can not be fused
+WORKING = [c for c in BASE + EXTRA if c.method != "dense" and (c.method, c.family) not in SKIPPED]
+LAYERWISE = [c for c in WORKING if c.method != "slicegpt"]
+
+
+class Watched(Method):
+    """A method, and whether it left what it was given as it was."""
+
+    def __init__(self, inner):
+        self.inner, self.needs, self.touched = inner, inner.needs, []
+
+    def compress(self, layer, room):
+        given = [layer.weight, *(s.value for s in layer.stats.values())]
+        before = [t.clone() for t in given]
+        term = self.inner.compress(layer, room)
+        now = [layer.weight, *(s.value for s in layer.stats.values())]
+        if not all(torch.equal(a, b) for a, b in zip(before, now, strict=True)):
+            self.touched.append(layer.name)
+        return term
+
+
+@dataclass
+class Outcome:
+    model: Any
+    view: View
+    plan: Plan
+    terms: dict[str, Term]
+    shapes: dict[str, tuple[int, int]]  # of the dense model
+    touched: list[str]
+
+    def logits(self):
+        return logits(self.model)
+
+    @cached_property
+    def folder(self) -> Path:
+        made = Path(tempfile.mkdtemp(dir=TEMP.name))
+        artifact.write(made, self.view, self.terms, STORED, {"plan": self.plan.to_json()})
+        return made
+
+    @property
+    def digest(self):
+        return hashlib.sha256((self.folder / artifact.WEIGHTS).read_bytes()).hexdigest()
+
+
+@torch.no_grad()
+def logits(model):
+    return model(TOKENS, use_cache=False).logits
+
+
+def dense_model(family):
+    """As a 16-bit checkpoint gives it: float32 with every weight exact in the stored dtype."""
+    return copy.deepcopy(_settled(family))
+
+
+@cache
+def _settled(family):
+    model = TINY.build(family)
+    settle(model, STORED)
+    return model
+
+
+def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
+    model, method = dense_model(case.family), case.make()
+    view = View(model)
+    shapes = view.layers()
+    plan = Uniform().plan(view, budget, accounting, scope, STORED)
+    watched = Watched(method) if isinstance(method, Method) else method
+    terms = compress(watched, view, plan, case.calibration(seed), case.family)
+    return Outcome(model, view, plan, terms, shapes, getattr(watched, "touched", []))
+
+
+once = cache(run)
+
+
+def forget():
+    """Drop what cells share, so that a second run computes everything again."""
+    SHARED.found.clear()
+
+
+@cache
+def layers(family) -> list[Layer]:
+    """The layers of the first block, in float32 so that no two weights tie, with the dense statistics."""
+    view = View(TINY.build(family))
+    found = statistics(view, Calibration(TOKENS, batch=4), (Gram, InputNorm))
+    return [Layer(s.name, s.weight(), found[s.name]) for s in view.sites(0)]

@@ -1,0 +1,276 @@
+"""What every method promises, checked on every family."""
+
+import json
+import math
+import re
+from contextlib import nullcontext
+from itertools import pairwise
+
+import pytest
+import torch
+from contract_cases import (
+    BASE,
+    BUDGETS,
+    EXTRA,
+    EXTRA_FAMILIES,
+    FAMILIES,
+    LAYERWISE,
+    ROOT,
+    SKIPPED,
+    STORED,
+    VARIANTS,
+    WORKING,
+    YAMLS,
+    Case,
+    config,
+    dense_model,
+    forget,
+    layers,
+    logits,
+    once,
+    run,
+)
+from hydra.utils import get_class
+from safetensors import safe_open
+
+import crunchmark
+from crunchmark import artifact
+from crunchmark.budget import Room, Unreachable, dense_bytes
+from crunchmark.interface import Method, Skip
+from crunchmark.linalg import calibrated_error
+from crunchmark.stats import Gram
+from crunchmark.terms import unpack
+
+each = pytest.mark.parametrize("case", WORKING, ids=str)
+each_layerwise = pytest.mark.parametrize("case", LAYERWISE, ids=str)
+ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+def test_the_grid_is_whole():
+    modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
+    assert set(YAMLS) == modules
+    assert len(YAMLS) == 9
+    assert len(FAMILIES) == 12
+    assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
+    assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
+    assert len(WORKING) == len(BASE) + len(EXTRA) - 12 - 1  # the dense parent, and one skip
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_yaml_module_and_docstring_agree(name):
+    text = YAMLS[name].read_text()
+    spec = dict(config(name)["method"])
+    kind = get_class(spec.pop("_target_"))
+    module = (ROOT / f"methods/{name}.py").read_text()
+    assert kind.__module__ == f"methods.{name}"
+    assert len(text.splitlines()) <= 1 + 10  # the package line is Hydra's
+    made = kind()
+    assert spec == {k: getattr(made, k) for k in made.__dataclass_fields__}  # all knobs, with their defaults
+    cited = set(ARXIV.findall(module.split('"""')[1]))
+    assert cited <= set(ARXIV.findall(text))
+    assert bool(cited) == (name != "dense")  # the parent is no paper's
+
+
+@pytest.mark.parametrize("case", BASE, ids=str)
+def test_skips_are_these(case):
+    """At budget 0 and 0.2; the parent has but budget 0."""
+    for budget in (0.0, 0.2):
+        expected = nullcontext()
+        if (case.method, budget) == ("dense", 0.2):
+            expected = pytest.raises(Unreachable)
+        if (case.method, case.family) in SKIPPED:
+            expected = pytest.raises(Skip, match="a rotation of the residual stream changes the model")
+        with expected:
+            once(case, budget)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parent_reaches_budget_zero_alone(family):
+    for budget in BUDGETS:
+        with pytest.raises(Unreachable) as caught:
+            run(Case("dense", family), budget)
+        assert caught.value.nearest == 0.0
+    assert torch.equal(once(Case("dense", family), 0.0).logits(), logits(dense_model(family)))
+
+
+@each
+def test_full_room_loses_nothing(case):
+    got = once(case, 0.0)
+    want = logits(dense_model(case.family))
+    assert torch.equal(got.logits(), want)
+    assert torch.equal(logits(crunchmark.load(got.folder, packed=False)), want)
+
+
+@each
+def test_packs_within_the_room(case):
+    sizes = []
+    for budget in BUDGETS:
+        got = once(case, budget)
+        size = artifact.sizes(got.folder)
+        assert size["scope_bytes"] <= got.plan.total
+        sizes.append(size["scope_bytes"])
+        dense = sum(dense_bytes(s) for s in got.shapes.values())
+        assert got.plan.total == int((1 - budget) * dense)
+        assert set(got.terms) == (set() if case.method == "slicegpt" else set(got.shapes))
+        assert got.touched == []
+        for name, term in got.terms.items():
+            assert term.nbytes() <= got.plan.rooms[name].nbytes
+            assert term.shape == got.shapes[name]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+
+
+@each
+def test_the_file_holds_what_was_counted(case):
+    for budget in BUDGETS:
+        got = once(case, budget)
+        manifest = json.loads((got.folder / artifact.MANIFEST).read_text())
+        with safe_open(got.folder / artifact.WEIGHTS, "pt") as file:
+            written = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        nbytes = {k: t.numel() * t.element_size() for k, t in written.items()}
+        for name, term in got.terms.items():
+            entry = manifest["layers"][name]
+            assert sum(nbytes[full] for full in entry["tensors"].values()) == term.nbytes()
+            again = unpack({k: written[full] for k, full in entry["tensors"].items()}, entry["meta"])
+            assert torch.equal(again.dense(), term.dense())
+            assert again.pack()[1] == term.pack()[1]
+        assert sum(nbytes.values()) == artifact.sizes(got.folder)["model_bytes"]
+
+
+@each
+def test_load_gives_the_same_logits(case):
+    got = once(case, 0.4)
+    want = got.logits()
+    assert not torch.allclose(want, logits(dense_model(case.family)), atol=1e-3)  # something was removed
+    assert torch.equal(logits(crunchmark.load(got.folder, packed=False)), want)
+    packed = logits(crunchmark.load(got.folder, packed=True))
+    torch.testing.assert_close(packed, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+
+
+@each
+def test_the_same_seed_gives_the_same_bytes(case):
+    first = once(case, 0.4).digest
+    forget()
+    assert run(case, 0.4).digest == first
+
+
+@each
+def test_leaves_no_trace_in_the_model(case):
+    model = once(case, 0.4).model
+    assert not model.training
+    assert sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()) == 0
+    assert all(torch.isfinite(t).all() for t in model.state_dict().values())
+
+
+@each
+def test_out_of_reach_names_the_nearest(case):
+    with pytest.raises(Unreachable) as caught:
+        run(case, 0.99)
+    nearest = caught.value.nearest
+    assert 0 < nearest < 0.99
+    got = run(case, nearest)
+    assert artifact.sizes(got.folder)["scope_bytes"] <= got.plan.total
+    with pytest.raises(Unreachable):
+        run(case, nearest + 0.02)
+
+
+@pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
+def test_nominal_out_of_reach_names_what_is_within(case):
+    if "Sparse" in kinds(case):
+        assert run(case, 0.99, "nominal").terms  # any share of the weights can be kept
+        return
+    with pytest.raises(Unreachable) as caught:
+        run(case, 0.99, "nominal")
+    assert 0 < caught.value.nearest < 0.99
+    run(case, caught.value.nearest, "nominal")
+
+
+def kinds(case):
+    return {type(t).__name__ for t in once(case, 0.4).terms.values()}
+
+
+NOMINAL = [(c, 0.5) for c in WORKING] + [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES]
+
+
+@pytest.mark.parametrize(("case", "budget"), NOMINAL, ids=str)
+def test_nominal_shares_are_the_papers(case, budget):
+    got = run(case, budget, "nominal")
+    if case.method == "slicegpt":
+        assert [e["nominal"] for e in got.model.crunchmark_edits] == [1 - budget]
+    for name, term in got.terms.items():
+        out, wide = got.shapes[name]
+        rank = (out + wide) / (out * wide)
+        step = {"LowRank": rank * dict(case.knobs).get("align", 1)}.get(type(term).__name__, 1e-12)
+        assert 1 - budget - step < term.nominal() <= 1 - budget + 1e-12
+
+
+@pytest.mark.parametrize("case", [c for c in WORKING if c in BASE], ids=str)
+def test_the_whole_model_as_scope(case):
+    got = run(case, 0.2, scope="model")
+    whole = sum(p.numel() for p in dense_model(case.family).parameters()) * STORED.itemsize
+    assert artifact.sizes(got.folder)["model_bytes"] <= int(0.8 * whole)
+
+
+def compressed(case, layer, keep, nominal=False):
+    """The layer's term when it keeps that share of its bytes, or in nominal accounting."""
+    room = Room(int(keep * dense_bytes(layer.shape)), keep if nominal else None, STORED)
+    return case.make().compress(layer, room)
+
+
+@each_layerwise
+def test_error_falls_as_the_room_grows(case):
+    mean = []
+    for budget in BUDGETS:
+        errors = [
+            calibrated_error(x.weight, compressed(case, x, 1 - budget).dense(), x[Gram].value)
+            for x in layers(case.family)
+        ]
+        mean.append(sum(errors) / len(errors))
+    assert all(a <= b * (1 + 1e-6) for a, b in pairwise(mean)), mean
+    assert mean[0] < 0.8 * mean[-1]
+
+
+ROWWISE = {"wanda", "rtn", "gptq"}  # every row is decided on its own
+
+
+def is_rowwise(case):
+    return case.method in ROWWISE or "run" in dict(case.knobs)  # N:M ranks inside a row
+
+
+def test_rowwise_cases():
+    assert sum(map(is_rowwise, LAYERWISE)) == 3 * 12 + 3 * 2 + 5 * 2  # defaults, N:M, rtn and gptq variants
+
+
+@pytest.mark.parametrize("case", [c for c in LAYERWISE if is_rowwise(c)], ids=str)
+def test_rows_are_independent(case):
+    """Rows in another order, or some of them alone, come out as they did together."""
+    for layer in layers(case.family):
+        want = compressed(case, layer, 0.5, nominal=True).dense()
+        order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
+        for rows in (order, order[: len(order) // 3]):
+            part = type(layer)(layer.name, layer.weight[rows].clone(), layer.stats)
+            got = compressed(case, part, 0.5, nominal=True).dense()
+            torch.testing.assert_close(got, want[rows], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", [c for c in LAYERWISE if not is_rowwise(c)], ids=str)
+def test_rows_are_exchangeable(case):
+    """Rows compete, but none is favoured: another order gives the same weight in that order."""
+    alone = []
+    for layer in layers(case.family):
+        want = compressed(case, layer, 0.5, nominal=True).dense()
+        order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
+        part = type(layer)(layer.name, layer.weight[order].clone(), layer.stats)
+        got = compressed(case, part, 0.5, nominal=True).dense()
+        if kinds(case) == {"LowRank"}:  # another order of sums, then 16-bit rounding
+            assert float((got - want[order]).norm() / want.norm()) < 0.01
+        else:
+            torch.testing.assert_close(got, want[order], rtol=0, atol=0)
+        some = type(layer)(layer.name, layer.weight[:7].clone(), layer.stats)
+        alone.append(torch.equal(compressed(case, some, 0.5, nominal=True).dense(), want[:7]))
+    assert not all(alone)
+
+
+def test_layerwise_methods_are_methods():
+    assert all(isinstance(c.make(), Method) == (c.method != "slicegpt") for c in WORKING)
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 108
