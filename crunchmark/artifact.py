@@ -37,6 +37,8 @@ def write(
     for name, term in terms.items():
         packed, meta = term.pack()
         layers[name] = {"meta": meta, "tensors": {k: f"{name}::{k}" for k in packed}}
+        if term.notes:
+            layers[name]["notes"] = dict(term.notes)
         tensors |= {f"{name}::{k}": t.contiguous() for k, t in packed.items()}
     rest = _rest(view, set(terms), dtype)
     tensors |= rest

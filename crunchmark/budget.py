@@ -13,12 +13,15 @@ class Unreachable(Exception):
     """No setting is small enough.
 
     needs: the smallest size in bytes that can be made. nearest: the largest budget within reach, if known.
+    least: in nominal accounting, the smallest share that can be kept.
     """
 
-    def __init__(self, what: str, needs: int, room: int, nearest: float | None = None) -> None:
+    def __init__(
+        self, what: str, needs: int, room: int, nearest: float | None = None, least: float | None = None
+    ) -> None:
         reach = "" if nearest is None else f"; the nearest reachable budget is {nearest:.4f}"
         super().__init__(f"{what}: the smallest packing is {needs} bytes, the room is {room} bytes{reach}")
-        self.what, self.needs, self.room, self.nearest = what, needs, room, nearest
+        self.what, self.needs, self.room, self.nearest, self.least = what, needs, room, nearest, least
 
 
 def dense_bytes(shape: tuple[int, int]) -> int:

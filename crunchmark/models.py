@@ -140,11 +140,16 @@ class ModelSpec:
         """16-bit dtype its weights are stored in.
 
         Raises:
-            ValueError: dtype is not one of auto, bfloat16, float16, float32.
+            ValueError: dtype is not one of auto, bfloat16, float16.
         """
         if self.dtype == "auto":
             own = self.config.get("dtype") or self.config.get("torch_dtype")
             return torch.float16 if own == "float16" else torch.bfloat16
+        if self.dtype == "float32":
+            raise ValueError(
+                "model.dtype='float32' would store twice the dense bytes that budgets are shares of; "
+                "valid: auto, bfloat16, float16"
+            )
         return dtype_of("model.dtype", self.dtype)
 
     @contextmanager

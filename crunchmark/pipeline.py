@@ -99,6 +99,9 @@ class Runner:
         about = sizes | {
             "plan": plan.to_json(),
             "simulated": any(t.simulated for t in terms.values()),
+            "damping": max(
+                (t.notes["damping"] for t in terms.values() if "damping" in t.notes), default=None
+            ),
             "achieved_nominal": 1 - _kept(view, terms),
         }
         with measured() as pack:

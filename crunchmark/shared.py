@@ -75,6 +75,10 @@ class Shared:
                 pass
         return value
 
+    def clear(self) -> None:
+        """Forget what is in memory."""
+        self._found.clear()
+
     def get(self, key: str, make: Callable[[], T]) -> T:
         """What is in memory under the key, made where it is not; what was used longest ago is dropped."""
         if key not in self._found:

@@ -47,7 +47,7 @@ class LowRank(Leaf):
         if room.nominal is not None:
             rank = math.floor(room.nominal * out * wide / (out + wide) + 1e-9)
         if rank < 1:
-            raise Unreachable(what, one, room.nbytes)
+            raise Unreachable(what, one, room.nbytes, least=(out + wide) / (out * wide))
         rank = min(rank, out, wide)
         return max(rank - rank % align, min(rank, align))
 

@@ -98,7 +98,7 @@ class NM(Leaf):
             fitting = (k for k in range(m - 1, 0, -1) if NM.size(shape, k, m, room.itemsize) <= room.nbytes)
             n = next(fitting, 0)
         if n < 1:
-            raise Unreachable(what, NM.size(shape, 1, m, room.itemsize), room.nbytes)
+            raise Unreachable(what, NM.size(shape, 1, m, room.itemsize), room.nbytes, least=1 / m)
         return n
 
     def forward(self, x: Tensor) -> Tensor:

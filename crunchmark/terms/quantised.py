@@ -94,7 +94,7 @@ class Quantised(Leaf):
             most = math.floor(16 * room.nominal + 1e-9)
             fitting = [(b, _usual(groups)) for b in depths if b <= most]
         if not fitting:
-            raise Unreachable(what, min(sizes.values()), room.nbytes)
+            raise Unreachable(what, min(sizes.values()), room.nbytes, least=min(depths) / 16)
         return fitting[0]
 
     def forward(self, x: Tensor) -> Tensor:

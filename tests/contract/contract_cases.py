@@ -17,9 +17,10 @@ from crunchmark import artifact
 from crunchmark.allocation import Uniform
 from crunchmark.budget import Plan
 from crunchmark.calib import Calibration
-from crunchmark.compress import SHARED, compress
+from crunchmark.compress import compress
 from crunchmark.edits import settle
 from crunchmark.interface import Layer, Method, ModelMethod
+from crunchmark.shared import Shared
 from crunchmark.stats import Gram, InputNorm
 from crunchmark.terms import Term
 from crunchmark.view import View
@@ -27,6 +28,7 @@ from crunchmark.walk import statistics
 
 ROOT = Path(__file__).parents[2]
 YAMLS = {path.stem: path for path in sorted((ROOT / "conf/method").glob("*.yaml"))}
+SHARED = Shared()
 BUDGETS = (0.1, 0.2, 0.4, 0.5, 0.58)
 STORED = torch.bfloat16
 TOKENS = torch.randint(3, 64, (8, 16), generator=torch.Generator().manual_seed(2))
@@ -152,7 +154,7 @@ def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
     shapes = view.layers()
     plan = Uniform().plan(view, budget, accounting, scope, STORED)
     watched = Watched(method) if isinstance(method, Method) else method
-    terms = compress(watched, view, plan, case.calibration(seed), case.family)
+    terms = compress(watched, view, plan, case.calibration(seed), case.family, SHARED)
     return Outcome(model, view, plan, terms, shapes, getattr(watched, "touched", []))
 
 
@@ -161,7 +163,7 @@ once = cache(run)
 
 def forget():
     """Drop what cells share, so that a second run computes everything again."""
-    SHARED.found.clear()
+    SHARED.clear()
 
 
 @cache

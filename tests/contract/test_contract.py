@@ -183,6 +183,8 @@ def test_nominal_out_of_reach_names_what_is_within(case):
         run(case, 0.99, "nominal")
     assert 0 < caught.value.nearest < 0.99
     run(case, caught.value.nearest, "nominal")
+    with pytest.raises(Unreachable):
+        run(case, caught.value.nearest + 0.005, "nominal")
 
 
 def kinds(case):

@@ -97,7 +97,7 @@ def test_storage_follows_the_checkpoint_or_the_field(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
     assert ModelSpec(str(folder)).storage == torch.float16
-    assert ModelSpec(str(folder), dtype="float32").storage == torch.float32
+    refused(lambda: ModelSpec(str(folder), dtype="float32").storage, "model.dtype='float32'", "valid: auto")
     refused(lambda: ModelSpec(str(folder), dtype="foo").storage, "model.dtype='foo'", "valid: auto, bfloat16")
     refused(lambda: dtype_of("model.compute", "int8"), "model.compute='int8'")
 
