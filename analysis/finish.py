@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -16,23 +16,32 @@ from rich.text import Text
 from analysis import collect, style
 from analysis.tables import eval_seconds
 
+
+class Shape(NamedTuple):
+    """How much a terminal has room for."""
+
+    errors: bool = True
+    tight: bool = False  # no spaces inside a cell, no leading zeros
+    folded: bool = False  # a line for each word of a heading, and errors below their values
+
+
 _SHAPES = (
-    (True, False, False),
-    (True, True, False),
-    (False, True, False),
-    (False, True, True),
-)  # with errors, tight, folded headings: the first that fits the terminal
+    Shape(),
+    Shape(tight=True),
+    Shape(tight=True, folded=True),
+    Shape(errors=False, tight=True, folded=True),
+)
 COLOURS = {"match": "green", "fail": "red", "undecided": "yellow", "dense": "bold"}
 
 
 def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Group:
     """A row per cell, dense first, and the reasons of those without scores below.
 
-    Errors are left out where the terminal is too narrow for them.
+    Errors stand below their values where the terminal is narrow, and are left out where that is too wide.
     """
     data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
-    for with_errors, tight, folded in _SHAPES:
-        shown, notes = _table(data, with_errors, tight, folded)
+    for shape in _SHAPES:
+        shown, notes = _table(data, shape)
         if _width(shown) <= width:
             break
     return Group(shown, *(Text(f"{i} {text}", style="dim") for text, i in notes.items()))
@@ -44,18 +53,19 @@ def _width(shown: Table) -> int:
     return wide.measure(shown).maximum
 
 
-def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> tuple[Table, dict[str, int]]:
-    """The table in one of its widths, and its notes; folded headings take a line for each word."""
+def _table(data: pd.DataFrame, shape: Shape) -> tuple[Table, dict[str, int]]:
+    """The table in one of its shapes, and its notes."""
     chosen = collect.select(data)
     tasks = list(dict.fromkeys(zip(chosen["task"], chosen["metric"], strict=True)))
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1), pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if shape.tight else 1), pad_edge=False)
     many = data["model"].nunique() > 1
     for name in [*(["model"] if many else []), "method"]:
         shown.add_column(name, no_wrap=True)
     for name in ("removed", "on disk", *(style.short_task(task) for task, _ in tasks), "time"):
-        heading = name.replace("_", "\n").replace(" ", "\n") if folded else name
+        heading = name.replace("_", "\n").replace(" ", "\n") if shape.folded else name
         shown.add_column(heading, justify="right", no_wrap=True)
     scores = dict(iter(chosen.groupby("cell", sort=False)))
+    data = data.assign(label=_with_draws(data))
     notes: dict[str, int] = {}
     for cell, group in data.groupby("cell", sort=False):
         head = [Text(group["model"].iloc[0])] if many else []
@@ -64,8 +74,14 @@ def _table(data: pd.DataFrame, with_errors: bool, tight: bool, folded: bool) -> 
             continue
         lost = group[group["state"].isin(style.GONE)]
         gap = Text(_numbered(lost.iloc[-1], notes) if len(lost) else "", style="dim")
-        shown.add_row(*head, *_cell(group, scores[cell], tasks, with_errors, tight, gap))
+        shown.add_row(*head, *_cell(group, scores[cell], tasks, shape, gap))
     return shown, notes
+
+
+def _with_draws(data: pd.DataFrame) -> pd.Series:
+    """The label, and which calibration draw it is where a setting has several."""
+    draws = data.groupby(["model", "label", "budget"])["calib_seed"].transform("nunique")
+    return data["label"].where(draws < 2, data["label"] + " #" + data["calib_seed"].astype(str))
 
 
 def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
@@ -89,8 +105,7 @@ def _cell(
     group: pd.DataFrame,
     scores: pd.DataFrame,
     tasks: list[tuple[str, str]],
-    with_errors: bool,
-    tight: bool,
+    shape: Shape,
     gap: Text,
 ) -> list[Text]:
     """A cell with scores."""
@@ -98,28 +113,26 @@ def _cell(
     dense = first["state"] == "dense"
     share = "–" if dense else f"{_share(first['budget'])}→{_share(first['achieved_bytes'])}%"
     size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
-    size = size.replace(" ", "") if tight else size
+    size = size.replace(" ", "") if shape.tight else size
     rows = {(r.task, r.metric): r for r in scores.itertuples()}
-    texts = [_score(rows[key], with_errors, tight) if key in rows else gap for key in tasks]
+    texts = [_score(rows[key], shape) if key in rows else gap for key in tasks]
     spent = pd.Series([first["compress_seconds"], eval_seconds(group)]).sum(min_count=1)
     emphasis = "bold" if dense else ""
     head = [Text(first["label"], style=emphasis), Text(share), Text(size)]
     return [*head, *texts, Text(style.seconds(spent))]
 
 
-def _score(row: Any, with_errors: bool, tight: bool) -> Text:
-    """`0.873 ±.017 ✓`, coloured by state; without its spaces and leading zero where it is tight."""
-    value, width = style.number(row.value), style.error(row.stderr)
-    mark = style.MARKS.get(row.state, " ")
-    gap = "" if tight else " "
-    if tight:
-        value = value.removeprefix("0") if value.startswith("0.") else value
-    width = (
-        f"{gap}±{width.removeprefix('0') if width.startswith('0.') else width}"
-        if width and with_errors
-        else ""
-    )
-    return Text(f"{value}{width}{gap}{mark}", style=COLOURS.get(row.state, ""))
+def _score(row: Any, shape: Shape) -> Text:
+    """`0.873 ±.017 ✓`, coloured by state."""
+    value, error = style.number(row.value), style.error(row.stderr) if shape.errors else ""
+    error = f"±{error.removeprefix('0') if error.startswith('0.') else error}" if error else ""
+    mark, look = style.MARKS.get(row.state, " "), COLOURS.get(row.state, "")
+    if not shape.tight:
+        return Text(f"{value}{' ' * bool(error)}{error} {mark}", style=look)
+    value = value.removeprefix("0") if value.startswith("0.") else value
+    if not shape.folded:
+        return Text(f"{value}{error}{mark}", style=look)
+    return Text.assemble((f"{value}{mark}", look), (f"\n{error} ", "dim") if error else "")
 
 
 def show(study: str, store_root: str | Path = "results", console: Console | None = None) -> None:

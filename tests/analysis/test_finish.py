@@ -141,3 +141,20 @@ def test_hydra_calls_it_also_when_a_cell_failed(root, tmp_path, bad):
     assert (done.returncode != 0) == bad, done.stderr
     assert done.stdout.count("on disk") == 1, done.stdout + done.stderr
     assert ("x=2 is bad" in done.stderr) == bad
+
+
+def test_errors_stand_below_their_values_in_a_narrow_terminal():
+    methods = tuple(list(synthetic_study.METHODS)[:8])
+    lines = printed(finish.table(synthetic_study.rows(methods=methods), 92), 92).splitlines()
+    assert max(map(len, lines)) <= 92
+    at = next(i for i, line in enumerate(lines) if line.startswith("dense"))
+    assert "±" in lines[at + 1]
+    assert not any("…" in line for line in lines)
+
+
+def test_draws_of_one_setting_are_told_apart(rows):
+    first = [r for r in rows if r["method"] == "svd" and r["budget"] == 0.1]
+    again = [{**r, "cell": "another", "calib_seed": 1} for r in first]
+    text = printed(finish.table([*rows, *again]))
+    assert "svd #0" in text
+    assert "svd #1" in text
