@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from crunchmark.files import write_json
 from crunchmark.sliced import rebuild
+from crunchmark.tensorfile import save
 from crunchmark.terms import Term, unpack
 from crunchmark.view import View
 
@@ -42,7 +43,7 @@ def write(
         tensors |= {f"{name}::{k}": t.contiguous() for k, t in packed.items()}
     rest = _rest(view, set(terms), dtype)
     tensors |= rest
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save(tensors, folder / WEIGHTS)
     sites = {f"{name}.weight" for name in view.layers()} | set(view.added())
     manifest = {
         "format": FORMAT,

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from crunchmark.cache import Cache, key_of
@@ -18,6 +18,7 @@ from crunchmark.calib import Calibration, fingerprint
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
 from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.tensorfile import save
 from crunchmark.view import Site, View
 from crunchmark.walk import walk
 
@@ -114,12 +115,12 @@ def _write(view: View, calib: Calibration, folder: Path) -> None:
     def visit(i: int, sites: list[Site], stats: Stats) -> None:
         groups = {site.group: stats[site.name] for site in sites}
         tensors = {
-            f"{group}/{kind.__name__}/{name}": tensor.contiguous()
+            f"{group}/{kind.__name__}/{name}": tensor
             for group, by_kind in groups.items()
             for kind, stat in by_kind.items()
             for name, tensor in stat.state().items()
         }
-        save_file(tensors, folder / f"{i}.safetensors")
+        save(tensors, folder / f"{i}.safetensors")
 
     walk(view, calib, KINDS, visit)
 
@@ -139,4 +140,4 @@ def _read(folder: Path, sites: list[Site], i: int) -> Stats:
 
 def _save(value: Any, folder: Path) -> None:
     """A record of tensors."""
-    save_file({f.name: getattr(value, f.name).contiguous() for f in fields(value)}, folder / RECORD)
+    save({f.name: getattr(value, f.name) for f in fields(value)}, folder / RECORD)

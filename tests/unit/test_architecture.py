@@ -12,7 +12,20 @@ PACKAGES = ("crunchmark", "methods", "tasks", "analysis")
 FILES = {p: sorted((ROOT / p).rglob("*.py")) for p in PACKAGES}
 OURS = {*PACKAGES, "run", "launch", "tests", "hydra_plugins"}
 LAYERS = [  # each may import from its own and from those before
-    {"terms", "stats", "linalg", "rounding", "obs", "budget", "seeds", "files", "checks", "machine", "hub"},
+    {
+        "terms",
+        "stats",
+        "linalg",
+        "rounding",
+        "obs",
+        "budget",
+        "seeds",
+        "files",
+        "checks",
+        "machine",
+        "hub",
+        "tensorfile",
+    },
     {"interface", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from crunchmark import files, pipeline
+from crunchmark import files, pipeline, tensorfile
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
 from crunchmark.cell import Cell, Draw
@@ -299,6 +300,16 @@ def test_processes_on_one_store_lose_and_double_nothing(make, calm, tmp_path):
     assert [p.exitcode for p in processes] == [0, 0, 0]
     assert stable(Store(tmp_path / "shared" / "store").rows("s")) == calm
     assert len(runs(tmp_path)) == 4  # three cells and their parent, each once
+
+
+def test_a_full_cache_is_named(runner, make, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensorfile, "save_file", full)
+    with pytest.raises(ValueError, match=r"cache\.dir=.* can not be written: No space left on device"):
+        runner.run(make(SVD(), 0.3))
+    assert not list(runner.cache.root.rglob("*.safetensors"))
 
 
 def test_a_read_only_store_is_named(make, tmp_path, monkeypatch):
