@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, curves, style
+from analysis import collect, curves, outfile, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +201,8 @@ def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
     dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     for form, path in zip(formats, paths, strict=True):
-        figure.savefig(path, format=form, metadata=dates.get(form))
+        with outfile.whole(path) as temp:
+            figure.savefig(temp, format=form, metadata=dates.get(form))
     return paths
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, style
+from analysis import collect, outfile, style
 from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
@@ -182,7 +182,8 @@ def write(
             show = markdown if form == "md" else latex
             text = tables[name]() if form == "csv" else "\n".join(map(show, parts))
             paths.append(folder / f"{name}.{form}")
-            paths[-1].write_text(text, encoding="utf-8")
+            with outfile.whole(paths[-1]) as temp:
+                temp.write_text(text, encoding="utf-8")
     return paths
 
 

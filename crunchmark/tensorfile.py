@@ -1,5 +1,6 @@
 """Tensors into a file; what the system refuses is said as the system says it."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,4 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise
-        raise OSError(
-            int(number[1]), str(error).partition(": ")[2].partition(" (os")[0], str(path)
-        ) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -5,7 +5,7 @@ import math
 import pytest
 import synthetic_study
 
-from analysis import collect, render, tables
+from analysis import collect, outfile, render, tables
 
 
 def body(text):
@@ -155,3 +155,12 @@ def test_bad_input_is_one_line_and_writes_nothing(root, capsys, options, message
     assert message in said
     assert "\n" not in said
     assert not (root / "demo" / "tables").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "quality.md"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full"), outfile.whole(path) as temp:
+        temp.write_text("half")
+        raise OSError("full")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
