@@ -160,7 +160,12 @@ def test_bad_input_is_one_line_and_writes_nothing(root, capsys, options, message
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "quality.md"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), outfile.whole(path) as temp:
-        temp.write_text("half")
-        raise OSError("full")
+
+    def write():
+        with outfile.whole(path) as temp:
+            temp.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
