@@ -21,7 +21,7 @@ WIDEST = 100  # columns; longer lines are hard to read
 EXAMPLES = (
     ("-m method=svd,slicegpt budget=0.3", "two cells, a table, a plot"),
     ("method=gptq budget=0.7 method.group=64", "one knob set by hand"),
-    ("-m method=wanda budget=0.5 calib.seed=0,1,2", "three calibration draws"),
+    ("-m method=wanda budget=0.5 seed=0,1,2", "three calibration draws"),
     ("method=svd_llm model.path=FOLDER task=[arc_easy,piqa]", "your model, lm-eval's tasks"),
     ("-m method=wanda budget=0.5 accounting=nominal study=paper", "as papers count"),
 )
