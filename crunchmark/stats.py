@@ -1,4 +1,4 @@
-"""What methods may need to know of a layer's inputs. Sums are float64, products float32."""
+"""What methods may need to know of a layer's inputs. Sums are float64, squares and products float32."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -46,15 +46,19 @@ class Stat(ABC):
 
 
 def rows(x: Tensor) -> Tensor:
-    """(..., width) -> (tokens, width) in float32.
+    """(..., width) -> (tokens, width) in float32."""
+    return x.detach().reshape(-1, x.shape[-1]).float()  # (tokens, width)
+
+
+def finite(energy: Tensor) -> Tensor:
+    """The energy (width,) of inputs, which is not finite as soon as one of them is not.
 
     Raises:
-        ValueError: a value is not finite.
+        ValueError: a value is nan or inf.
     """
-    flat = x.detach().reshape(-1, x.shape[-1]).float()  # (tokens, width)
-    if not torch.isfinite(flat).all():
+    if not torch.isfinite(energy).all():
         raise ValueError("calibration inputs hold nan or inf; valid: finite activations")
-    return flat
+    return energy
 
 
 class InputNorm(Stat):
@@ -72,7 +76,7 @@ class InputNorm(Stat):
     def update(self, x: Tensor) -> None:
         """Add squared inputs."""
         flat = rows(x)
-        self.sums += flat.double().square().sum(0).to(self.sums.device)
+        self.sums += finite(flat.square().sum(0, dtype=torch.float64)).to(self.sums.device)
         self.tokens += flat.shape[0]
 
     def merge(self, other: Self) -> Self:
@@ -110,7 +114,9 @@ class Gram(Stat):
     def update(self, x: Tensor) -> None:
         """Add x^T x; the product in float32, the sum in float64."""
         flat = rows(x)
-        self.sums += (flat.T @ flat).to(self.sums.device)
+        product = flat.T @ flat  # (in, in)
+        finite(product.diagonal())
+        self.sums += product.to(self.sums.device)
         self.tokens += flat.shape[0]
         self._memo.clear()
 
@@ -122,10 +128,6 @@ class Gram(Stat):
     def value(self) -> Tensor:
         """(in, in), float64."""
         return self.sums
-
-    def norm(self) -> InputNorm:
-        """The input norms, which are the root of the diagonal: one pass serves both."""
-        return InputNorm(self.sums.diagonal().clone(), self.tokens)
 
     def inverse(self, damp: float, descending: bool = False) -> Factor:
         """`damped_inverse` of this Gram, made once for all layers and methods that ask for it."""

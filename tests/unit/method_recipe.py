@@ -7,6 +7,11 @@ from crunchmark.interface import Layer
 from crunchmark.stats import Gram, InputNorm
 
 
+def norm(gram):
+    """The input norms are the root of the Gram's diagonal."""
+    return InputNorm(gram.sums.diagonal().clone(), gram.tokens)
+
+
 def normal(seed, *shape, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -22,7 +27,7 @@ def inputs(seed, wide=128, tokens=1024):
 def layer_of(weight, x, name="layer"):
     gram = Gram.zero(weight.shape[1])
     gram.update(x)
-    return Layer(name, weight, {Gram: gram, InputNorm: gram.norm()})
+    return Layer(name, weight, {Gram: gram, InputNorm: norm(gram)})
 
 
 def layer(seed=0, out=96, wide=128, tokens=1024):
@@ -33,7 +38,7 @@ def layer(seed=0, out=96, wide=128, tokens=1024):
 def with_gram(like, gram):
     """The same weight on other inputs."""
     found = Gram(gram.double(), 1)
-    return Layer(like.name, like.weight, {Gram: found, InputNorm: found.norm()})
+    return Layer(like.name, like.weight, {Gram: found, InputNorm: norm(found)})
 
 
 def keep(share, dtype=torch.float32):
