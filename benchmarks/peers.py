@@ -71,7 +71,9 @@ def _stand_ins(reference: Path) -> dict[str, ModuleType]:
     """What is missing here, or does not import under today's transformers, and is not measured."""
     slicegpt = _module("slicegpt")
     slicegpt.__path__ = [str(reference / "TransformerCompression/src/slicegpt")]
-    named = {f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")}
+    named = {
+        f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")
+    }
     return {
         "slicegpt": slicegpt,  # its __init__ loads adapters of every family
         "ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace),
@@ -102,7 +104,7 @@ def load(reference: Path, folder: str, *names: str) -> tuple[ModuleType, ...]:
 
 @contextmanager
 def as_then(model: Any, length: int) -> Iterator[None]:
-    """What the code expects of its time, quietly: a CUDA that answers, blocks that know their rotary table."""
+    """What the code expects of its time, quietly: a CUDA that answers, blocks with their rotary table."""
     ids = torch.arange(length).unsqueeze(0)
     table = model.model.rotary_emb(model.model.embed_tokens.weight[:1].unsqueeze(0), ids)
 
@@ -153,9 +155,7 @@ def sparsegpt(reference: Path, model: Any, ids: Tensor, sparsity: float, n: int 
     script.args = SimpleNamespace(
         nsamples=len(ids), true_sequential=False, minlayer=-1, maxlayer=1000, prune_only="", invert=False
     )
-    script.args.__dict__.update(
-        sparsity=sparsity, prunen=n, prunem=m, percdamp=0.01, blocksize=128, wbits=16
-    )
+    script.args.__dict__.update(sparsity=sparsity, prunen=n, prunem=m, percdamp=0.01, blocksize=128, wbits=16)
     with as_then(model, ids.shape[1]):
         script.llama_sequential(model, _batches(ids), CPU)
     return model
@@ -169,23 +169,45 @@ def gptq(
     group: int = -1,
     act_order: bool = False,
     static_groups: bool = False,
+    half: bool = False,
 ) -> Any:
-    """`llama_sequential` of GPTQ's repository; static_groups: grids are fitted before the sweep."""
+    """`llama_sequential` of GPTQ's repository.
+
+    static_groups: grids are fitted before the sweep. half: scales are rounded to float16, as files hold them.
+    """
     (script,) = load(reference, "gptq", "llama")
     script.args = SimpleNamespace(
         nsamples=len(ids), true_sequential=False, wbits=bits, sym=False, percdamp=0.01, groupsize=group
     )
     script.args.__dict__.update(act_order=act_order, static_groups=static_groups)
-    with as_then(model, ids.shape[1]):
+    with as_then(model, ids.shape[1]), _scales(script.Quantizer, half):
         script.llama_sequential(model, _batches(ids), CPU)
     return model
 
 
-def rtn(reference: Path, model: Any, ids: Tensor, bits: int, group: int = -1) -> Any:
-    """`Quantizer` of GPTQ's repository on slices of the columns, as its --nearest does for whole rows."""
+@contextmanager
+def _scales(quantizer: Any, half: bool) -> Iterator[None]:
+    """Inside, grids are those of scales rounded to float16 (half), or as released."""
+    find = quantizer.find_params
+
+    def rounded(self: Any, x: Tensor, weight: bool = False) -> None:
+        find(self, x, weight)
+        low = -x.flatten(1).amin(1).clamp(max=0).view_as(self.scale)
+        self.scale = self.scale.half().float()
+        self.zero = torch.round(low / self.scale)
+
+    with patch.object(quantizer, "find_params", rounded if half else find):
+        yield
+
+
+def rtn(reference: Path, model: Any, ids: Tensor, bits: int, group: int = -1, half: bool = False) -> Any:
+    """`Quantizer` of GPTQ's repository on slices of the columns, as its --nearest does for whole rows.
+
+    half: scales are rounded to float16, as files hold them.
+    """
     (quant,) = load(reference, "gptq", "quant")
     linears = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
-    with torch.no_grad():
+    with torch.no_grad(), _scales(quant.Quantizer, half):
         for linear in linears:
             wide = linear.in_features
             for part in linear.weight.split(wide if group == -1 else group, dim=1):
@@ -229,7 +251,10 @@ def slicegpt(
     model.config.torch_dtype = torch.float32
     width = floor((1 - fraction) * adapter.hidden_size)
     ones = torch.ones_like(ids)
-    data = [{"input_ids": a, "attention_mask": b} for a, b in zip(ids.split(batch), ones.split(batch), strict=True)]
+    data = [
+        {"input_ids": a, "attention_mask": b}
+        for a, b in zip(ids.split(batch), ones.split(batch), strict=True)
+    ]
     with (
         redirect_stderr(io.StringIO()),
         patch.object(llama.CompressedLlamaDecoderLayer, "forward", _sliced_forward),

@@ -15,7 +15,6 @@ from crunchmark import (
     damped_inverse,
     grids,
     round_to,
-    spread,
     sweep,
     value_of,
 )
@@ -40,21 +39,21 @@ class GPTQ(Method):
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""
-        gram, wide = layer[Gram], layer.weight.shape[1]
+        gram = layer[Gram]
         key = f"inverse {self.damp} {self.act_order}"
         factor = gram.memo(key, lambda: damped_inverse(gram.value, self.damp, self.act_order))
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
-        scales = spread(scale, group, wide)[:, factor.order]  # (out, in)
-        zeros = spread(zero, group, wide)[:, factor.order]  # (out, in)
-        codes = torch.zeros(weight.shape, dtype=torch.uint8)
+        scales, zeros = scale.T.float().contiguous(), zero.T.float().contiguous()  # (groups, out) each
+        order = factor.order.tolist()
+        codes = torch.zeros(weight.T.shape, dtype=torch.uint8)  # (in, out)
 
         def choose(left: Tensor, _: Tensor, j: int) -> Tensor:
-            grid = scales[:, j], zeros[:, j]  # (out,) each
-            code = round_to(left[:, :1], *grid, bits)  # (out, 1)
-            codes[:, factor.order[j]] = code[:, 0]
-            return value_of(code, *grid)[:, 0]  # (out,)
+            at = 0 if group == -1 else order[j] // group
+            code = round_to(left[:, :1], scales[at], zeros[at], bits)  # (out, 1)
+            codes[order[j]] = code[:, 0]
+            return value_of(code, scales[at], zeros[at])[:, 0]  # (out,)
 
         sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
-        return Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        return Quantised.of(codes.T, scale, None if self.sym else zero, bits, group)

@@ -205,7 +205,9 @@ def main() -> int:
             if args.write:
                 write(rows)
         elif wanted[i]:
-            console.print(f"{row['model']} {row['method']} {row['setting']}: the model is not here, kept as is")
+            console.print(
+                f"{row['model']} {row['method']} {row['setting']}: the model is not here, kept as is"
+            )
     shown = [row for row, keep in zip(rows, wanted, strict=True) if keep]
     console.print(table(shown))
     return 0 if all(agrees(row) for row in shown) else 1
