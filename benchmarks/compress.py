@@ -9,6 +9,7 @@ Both sides get the same float32 model in memory and the same ids, and leave a mo
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -108,7 +109,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
         sides["peer"] = lambda job, model: theirs(job, model, ids, args.reference)
         _warm(args.reference)
     todo = {**{name: [job] for name, job in JOBS.items()}, **SWEEPS}
-    todo = {name: jobs for name, jobs in todo.items() if args.only in name}
+    todo = {name: jobs for name, jobs in todo.items() if re.search(args.only, name)}
     found: dict[str, dict[str, list[Cost]]] = {name: {side: [] for side in sides} for name in todo}
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("Compressing", total=args.repeats * len(todo) * len(sides))
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="folder with the checkouts; without it our side only")
     parser.add_argument("--repeats", type=int, default=3, help="runs per row and side; the median counts")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--only", default="", help="rows whose name this regular expression finds")
     parser.add_argument("--json", type=Path, help="write the numbers and the machine's facts here")
     for name, value in {
         "hidden": 1024,
