@@ -1,8 +1,8 @@
 """Our perplexities are those of the golden table, and those of the papers' released code."""
 
 import pytest
-from benchmarks.peers import PEERS
 
+from benchmarks.peers import PEERS
 from tests.golden import parity
 
 ROWS = parity.golden()
