@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -25,9 +26,11 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.peers import PEERS, REPOSITORIES, commit
+from crunchmark.allocation import Uniform
+from crunchmark.calib import Calibration, Source, draw
 from crunchmark.compress import compress
+from crunchmark.interface import Method, ModelMethod
 from crunchmark.models import ModelSpec
-from crunchmark.pipeline import Cell, cell_from
 from crunchmark.view import View
 from tasks.ppl import Perplexity
 
@@ -66,15 +69,34 @@ def texts(model: str) -> tuple[Path, Path]:
     return files[0], files[1]
 
 
-def cell(row: Golden, dtype: str) -> Cell:
-    """The row's cell, composed like any run; real numbers are stored in dtype."""
-    calibration, _ = texts(row["model"])
-    overrides = [f"method={row['method']}", f"label={row['method']}", "accounting=nominal", *row["overrides"]]
-    overrides += [f"calib.path={calibration}", f"model.path={path_of(row)}", f"model.dtype={dtype}"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
-    return cell_from(config, instantiate(config["method"]), {})
+@dataclass(frozen=True)
+class Setup:
+    """What a row compresses: made from the configuration like any run."""
+
+    spec: ModelSpec
+    method: Method | ModelMethod
+    budget: float
+    calib: Calibration
+
+    @classmethod
+    def of(cls, row: Golden, dtype: str) -> "Setup":
+        """The row's setup; real numbers are stored in dtype."""
+        calibration, _ = texts(row["model"])
+        overrides = [
+            f"method={row['method']}",
+            "label=golden",
+            f"model.path={path_of(row)}",
+            *row["overrides"],
+        ]
+        overrides += [f"calib.path={calibration}", f"model.dtype={dtype}"]
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+            config: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+        spec, how = ModelSpec(**config["model"]), config["calib"]
+        n, length, seed, inputs, batch, _ = map(how.pop, ("n", "length", "seed", "inputs", "batch", "spill"))
+        ids = draw(Source(**how), spec.tokenizer(), n, length, seed).ids
+        calib = Calibration(ids, inputs, batch, seed)
+        return cls(spec, instantiate(config["method"]), config["budget"], calib)
 
 
 def path_of(row: Golden) -> str:
@@ -82,31 +104,28 @@ def path_of(row: Golden) -> str:
     return str(ROOT / "tasks/nano/model" if row["model"] == "nano" else OUTSIDE / "models" / row["model"])
 
 
-def perplexity(model: Any, tokenizer: Any, text: Path, windows: int | None = None) -> float:
+def perplexity(model: Any, tokenizer: Any, text: Path) -> float:
     """The one function that scores both sides."""
-    items = list(Perplexity("ppl", str(text), window=WINDOW, limit=windows).run(model, tokenizer))
+    items = list(Perplexity("ppl", str(text), window=WINDOW).run(model, tokenizer))
     return math.exp(sum(i.score * i.weight for i in items) / sum(i.weight for i in items))
 
 
-def ours(row: Golden, dtype: str = "float32", windows: int | None = None) -> float:
+def ours(row: Golden, dtype: str = "float32") -> float:
     """Perplexity of our compressed model."""
-    point = cell(row, dtype)
-    model, tokenizer = point.model.load(), point.model.tokenizer()
+    point = Setup.of(row, dtype)
+    model = point.spec.load()
     view = View(model)
-    plan = point.allocate.plan(view, point.budget, point.accounting, point.scope, point.model.storage)
-    calib = point.draw.calibration(tokenizer, "cpu")
-    compress(point.method, view, plan, calib, point.model.fingerprint)
-    return perplexity(model, tokenizer, texts(row["model"])[1], windows)
+    plan = Uniform().plan(view, point.budget, "nominal", "blocks", point.spec.storage)
+    compress(point.method, view, plan, point.calib, point.spec.fingerprint)
+    return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
 
 
-def theirs(row: Golden, reference: Path, windows: int | None = None) -> float:
+def theirs(row: Golden, reference: Path) -> float:
     """Perplexity of the released code's compressed model, on the same tokens."""
-    point = cell(row, "float32")
-    tokenizer = point.model.tokenizer()
+    point = Setup.of(row, "float32")
     _, peer = PEERS[row["method"]]
-    ids = point.draw.calibration(tokenizer, "cpu").tokens
-    model = peer(reference, point.model.load(), ids, **row["peer"])
-    return perplexity(model, tokenizer, texts(row["model"])[1], windows)
+    model = peer(reference, point.spec.load(), point.calib.tokens, **row["peer"])
+    return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
 
 
 @cache

@@ -6,7 +6,7 @@ from benchmarks.peers import PEERS
 from tests.golden import parity
 
 ROWS = parity.golden()
-NANO, STORIES = 32, 12
+NANO, STORIES = 32, 8
 QUICK = [
     row
     for row in ROWS
