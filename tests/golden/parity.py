@@ -79,16 +79,11 @@ class Setup:
     calib: Calibration
 
     @classmethod
-    def of(cls, row: Golden, dtype: str) -> "Setup":
-        """The row's setup; real numbers are stored in dtype."""
+    def of(cls, row: Golden) -> "Setup":
+        """The row's setup."""
         calibration, _ = texts(row["model"])
-        overrides = [
-            f"method={row['method']}",
-            "label=golden",
-            f"model.path={path_of(row)}",
-            *row["overrides"],
-        ]
-        overrides += [f"calib.path={calibration}", f"model.dtype={dtype}"]
+        overrides = [f"method={row['method']}", "label=golden", f"model.path={path_of(row)}"]
+        overrides += [f"calib.path={calibration}", *row["overrides"]]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base=None):
             config: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
@@ -110,19 +105,21 @@ def perplexity(model: Any, tokenizer: Any, text: Path) -> float:
     return math.exp(sum(i.score * i.weight for i in items) / sum(i.weight for i in items))
 
 
-def ours(row: Golden, dtype: str = "float32") -> float:
-    """Perplexity of our compressed model."""
-    point = Setup.of(row, dtype)
+def ours(row: Golden, stored: bool = False) -> float:
+    """Perplexity of our compressed model, its real numbers in float32 or as an artifact stores them."""
+    point = Setup.of(row)
     model = point.spec.load()
     view = View(model)
-    plan = Uniform().plan(view, point.budget, "nominal", "blocks", point.spec.storage)
+    plan = Uniform().plan(
+        view, point.budget, "nominal", "blocks", point.spec.storage if stored else torch.float32
+    )
     compress(point.method, view, plan, point.calib, point.spec.fingerprint)
     return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
 
 
 def theirs(row: Golden, reference: Path) -> float:
     """Perplexity of the released code's compressed model, on the same tokens."""
-    point = Setup.of(row, "float32")
+    point = Setup.of(row)
     _, peer = PEERS[row["method"]]
     model = peer(reference, point.spec.load(), point.calib.tokens, **row["peer"])
     return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
@@ -131,7 +128,7 @@ def theirs(row: Golden, reference: Path) -> float:
 @cache
 def dense(model: str) -> float:
     """Perplexity of the parent."""
-    spec = ModelSpec(path_of({"model": model}), dtype="float32")
+    spec = ModelSpec(path_of({"model": model}))
     return perplexity(spec.load(), spec.tokenizer(), texts(model)[1])
 
 
@@ -142,7 +139,7 @@ def measure(row: Golden, reference: Path | None) -> Golden:
         folder = PEERS[row["method"]][0]
         new |= {"repository": REPOSITORIES[folder], "commit": commit(reference, folder)}
         new |= {"reference": round(theirs(row, reference), 6)}
-    new |= {"ours": round(ours(row), 6), "stored": round(ours(row, "auto"), 6)}
+    new |= {"ours": round(ours(row), 6), "stored": round(ours(row, stored=True), 6)}
     new |= {"dense": round(dense(row["model"]), 6)}
     return new | {"difference": round(new["ours"] / new["reference"] - 1, 7)}
 
