@@ -14,7 +14,7 @@ _HOME = {
     "stats": "Gram InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
-    "rounding": "grids round_to spread value_of",
+    "rounding": "grids round_to value_of",
     "artifact": "load",
     "store": "Store",
     "view": "View",
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from crunchmark.obs import sweep as sweep
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to
-    from crunchmark.rounding import spread as spread
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
     from crunchmark.sliced import check_sliceable as check_sliceable

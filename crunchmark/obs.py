@@ -27,15 +27,16 @@ def sweep(
     diag = upper.diagonal()
     for lo in range(0, w.shape[1], block):
         hi = min(lo + block, w.shape[1])
-        w1 = w[:, lo:hi]  # (out, b), a view
+        w1 = w[:, lo:hi].T.contiguous()  # (b, out): a column lies in one piece
         u1 = upper[lo:hi, lo:hi]  # (b, b)
         error = torch.empty_like(w1)
         if start is not None:
-            start(w1, diag[lo:hi], lo)
+            start(w1.T, diag[lo:hi], lo)
         for i in range(hi - lo):
-            q = choose(w1[:, i:], diag[lo + i : hi], lo + i)  # (out,)
-            error[:, i] = (w1[:, i] - q) / u1[i, i]
-            w1[:, i + 1 :].addr_(error[:, i], u1[i, i + 1 :], alpha=-1)
-            w1[:, i] = q
-        w[:, hi:].addmm_(error, upper[lo:hi, hi:], alpha=-1)
+            q = choose(w1[i:].T, diag[lo + i : hi], lo + i)  # (out,)
+            error[i] = (w1[i] - q) / u1[i, i]
+            w1[i + 1 :].addr_(u1[i, i + 1 :], error[i], alpha=-1)
+            w1[i] = q
+        w[:, lo:hi] = w1.T
+        w[:, hi:].addmm_(error.T, upper[lo:hi, hi:], alpha=-1)
     return w

@@ -43,8 +43,8 @@ def round_to(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     Returns:
         (..., g) uint8.
     """
-    steps = (w.float() / scale.float().unsqueeze(-1)).round()  # (..., g)
-    return (steps + zero.float().unsqueeze(-1)).clamp(0, 2**bits - 1).to(torch.uint8)  # (..., g)
+    steps = (w.float() / scale.float().unsqueeze(-1)).round_()  # (..., g)
+    return steps.add_(zero.float().unsqueeze(-1)).clamp_(0, 2**bits - 1).to(torch.uint8)  # (..., g)
 
 
 def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -58,7 +58,8 @@ def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     Returns:
         (..., g) float32.
     """
-    return (codes.float() - zero.float().unsqueeze(-1)) * scale.float().unsqueeze(-1)  # (..., g)
+    steps = codes.float() - zero.float().unsqueeze(-1)  # (..., g)
+    return steps.mul_(scale.float().unsqueeze(-1))  # (..., g)
 
 
 def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
@@ -69,10 +70,3 @@ def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
     """
     found = [grid(part, bits, sym) for part in w.split(w.shape[1] if group == -1 else group, dim=1)]
     return torch.stack([s for s, _ in found], dim=1), torch.stack([z for _, z in found], dim=1)
-
-
-def spread(per_group: Tensor, group: int, wide: int) -> Tensor:
-    """(out, groups) -> (out, wide): each input's own scale or zero."""
-    if group == -1:
-        return per_group.expand(-1, wide)  # (out, wide)
-    return per_group.repeat_interleave(group, dim=1)[:, :wide]  # (out, wide)

@@ -15,7 +15,6 @@ from crunchmark import (
     grids,
     number,
     round_to,
-    spread,
     sweep,
     value_of,
     whole,
@@ -47,19 +46,19 @@ class GPTQ(Method):
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
-        factor, wide = layer[Gram].inverse(self.damp, self.act_order), layer.weight.shape[1]
+        factor = layer[Gram].inverse(self.damp, self.act_order)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         scale, zero = grids(weight, bits, group, self.sym)  # (out, groups)
-        scales = spread(scale, group, wide)[:, factor.order]  # (out, in)
-        zeros = spread(zero, group, wide)[:, factor.order]  # (out, in)
-        codes = torch.zeros(weight.shape, dtype=torch.uint8)
+        scales, zeros = scale.T.float().contiguous(), zero.T.float().contiguous()  # (groups, out) each
+        order = factor.order.tolist()
+        codes = torch.zeros(weight.T.shape, dtype=torch.uint8)  # (in, out)
 
         def choose(left: Tensor, _: Tensor, j: int) -> Tensor:
-            grid = scales[:, j], zeros[:, j]  # (out,) each
-            code = round_to(left[:, :1], *grid, bits)  # (out, 1)
-            codes[:, factor.order[j]] = code[:, 0]
-            return value_of(code, *grid)[:, 0]  # (out,)
+            at = 0 if group == -1 else order[j] // group
+            code = round_to(left[:, :1], scales[at], zeros[at], bits)  # (out, 1)
+            codes[order[j]] = code[:, 0]
+            return value_of(code, scales[at], zeros[at])[:, 0]  # (out,)
 
         sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
-        term = Quantised.of(codes, scale, None if self.sym else zero, bits, group)
+        term = Quantised.of(codes.T, scale, None if self.sym else zero, bits, group)
         return term.noted(damping=factor.damping)

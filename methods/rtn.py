@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Layer, Method, Quantised, Room, Term, grids, round_to, spread
+from crunchmark import Layer, Method, Quantised, Room, Term, grids, round_to
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class RTN(Method):
         """Round to the most bits that fit."""
         bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
         scale, zero = grids(layer.weight, bits, group, self.sym)  # (out, groups)
-        wide = layer.weight.shape[1]
-        grid = spread(scale, group, wide), spread(zero, group, wide)  # (out, in) each
-        codes = round_to(layer.weight.unsqueeze(-1), *grid, bits).squeeze(-1)  # (out, in)
+        parts = layer.weight.unflatten(1, (scale.shape[1], -1))  # (out, groups, inputs per group)
+        codes = round_to(parts, scale, zero, bits).flatten(1)  # (out, in)
         return Quantised.of(codes, scale, None if self.sym else zero, bits, group)

@@ -1,5 +1,7 @@
 """Exact bit packing, and the stable ranking that decides what is kept."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,14 +29,14 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     _check_bits(bits)
     if codes.numel() and int(codes.max()) >> bits:
         raise ValueError(f"code {int(codes.max())} does not fit into bits={bits}")
-    (rows, count), octets = codes.shape, -(-codes.shape[1] // 8)
-    padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -count % 8))  # (N, K/8 * 8)
-    lanes = padded.view(rows, octets, 8)  # (N, K/8, 8)
-    word = torch.zeros(lanes.shape[:2], dtype=torch.int64, device=codes.device)  # (N, K/8)
-    for lane in range(8):  # 8 codes fill `bits` whole bytes
-        word |= lanes[..., lane].long() << (lane * bits)
-    stream = word.unsqueeze(-1).view(torch.uint8)[..., :bits]  # (N, K/8, bits)
-    return stream.reshape(rows, octets * bits)[:, : packed_width(count, bits)].contiguous()  # (N, bytes)
+    (rows, count), (run, octets, dtype) = codes.shape, _chunk(bits)
+    padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -count % run))  # (N, chunks * run)
+    lanes = padded.view(rows, padded.shape[1] // run, run)  # (N, chunks, run)
+    word = torch.zeros(lanes.shape[:2], dtype=dtype, device=codes.device)  # (N, chunks)
+    for lane in range(run):
+        word |= lanes[..., lane].to(dtype) << (lane * bits)
+    stream = word.unsqueeze(-1).view(torch.uint8)[..., :octets]  # (N, chunks, octets)
+    return stream.flatten(1)[:, : packed_width(count, bits)].contiguous()  # (N, bytes)
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -49,15 +51,16 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
         (N, count) uint8.
     """
     _check_bits(bits)
-    rows, octets = len(packed), -(-count // 8)
-    short = octets * bits - packed.shape[1]
-    chunks = torch.nn.functional.pad(packed, (0, short)).view(rows, octets, bits)  # (N, K/8, bits)
-    padded = torch.nn.functional.pad(chunks, (0, 8 - bits)).contiguous()  # (N, K/8, 8)
-    word = padded.view(torch.int64).squeeze(-1)  # (N, K/8)
-    codes = torch.empty(rows, octets, 8, dtype=torch.uint8, device=packed.device)  # (N, K/8, 8)
-    for lane in range(8):
+    run, octets, dtype = _chunk(bits)
+    rows, chunks = len(packed), -(-count // run)
+    short = chunks * octets - packed.shape[1]
+    stream = torch.nn.functional.pad(packed, (0, short)).view(rows, chunks, octets)  # (N, chunks, octets)
+    padded = torch.nn.functional.pad(stream, (0, dtype.itemsize - octets)).contiguous()
+    word = padded.view(dtype).squeeze(-1)  # (N, chunks)
+    codes = torch.empty(rows, chunks, run, dtype=torch.uint8, device=packed.device)  # (N, chunks, run)
+    for lane in range(run):
         codes[..., lane] = (word >> (lane * bits)) & ((1 << bits) - 1)
-    return codes.view(rows, octets * 8)[:, :count].contiguous()  # (N, K)
+    return codes.view(rows, chunks * run)[:, :count].contiguous()  # (N, K)
 
 
 def pack_mask(mask: Tensor) -> Tensor:
@@ -80,8 +83,18 @@ def top(score: Tensor, keep: int) -> Tensor:
     Returns:
         (..., K) bool.
     """
-    order = score.float().argsort(dim=-1, descending=True, stable=True)  # (..., K)
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order[..., :keep], True)  # (..., K)
+    score, wide = score.float(), score.shape[-1]
+    if not 0 < keep < wide:
+        return torch.full(score.shape, keep > 0, dtype=torch.bool, device=score.device)  # (..., K)
+    least = score.kthvalue(wide - keep + 1, dim=-1, keepdim=True).values  # (..., 1), the smallest kept
+    kept, tied = score > least, score == least  # (..., K), (..., K)
+    return kept | (tied & (tied.cumsum(-1) <= keep - kept.sum(-1, keepdim=True)))  # (..., K)
+
+
+def _chunk(bits: int) -> tuple[int, int, torch.dtype]:
+    """The fewest codes that fill whole bytes, how many bytes, and an integer that holds them."""
+    shared = math.gcd(bits, 8)
+    return 8 // shared, bits // shared, torch.uint8 if bits == shared else torch.int64
 
 
 def _check_bits(bits: int) -> None:

@@ -1,0 +1,77 @@
+"""What the benchmarks share: a random Llama, calibration without text, a meter for seconds and memory."""
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from crunchmark.machine import measured
+
+VOCABULARY = 4096
+
+
+def llama(hidden: int = 1024, layers: int = 4, heads: int = 16, inner: int = 2816) -> Any:
+    """A Llama with random float32 weights, the same every time, in eval mode."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=inner,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )
+    config.use_cache = False
+    return LlamaForCausalLM(config).eval()
+
+
+def tokens(n: int, length: int) -> Tensor:
+    """(n, length) random ids."""
+    return torch.randint(VOCABULARY, (n, length), generator=torch.Generator().manual_seed(1))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took."""
+
+    seconds: float  # on the wall
+    cpu: float  # of all threads: what other work on the machine does not move
+    rise: int  # resident bytes at the peak, above those at the start
+
+
+def cost(work: Callable[[], object]) -> Cost:
+    """Run it and measure."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed pages would hide what is asked for again
+    before, cpu = _resident(), time.process_time()
+    with measured() as stage:
+        work()
+    return Cost(stage.seconds, time.process_time() - cpu, max(0, stage.peak_bytes - before))
+
+
+def middle(costs: list[Cost]) -> Cost:
+    """The median of every column."""
+    return Cost(
+        median(c.seconds for c in costs), median(c.cpu for c in costs), int(median(c.rise for c in costs))
+    )
+
+
+def _resident() -> int:
+    """Resident bytes now; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
