@@ -180,14 +180,22 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
         yield {site.name: groups[site.group] for site in sites}
 
 
-def walk(view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit) -> Stream | None:
+def walk(
+    view: View,
+    calib: "Calibration | None",
+    needs: Sequence[type[Stat]],
+    visit: Visit,
+    tail: bool = False,
+) -> Stream | None:
     """Visit the blocks in order, each with the statistics of its layers' inputs.
 
     calib.inputs "dense": statistics are those of the original model; "compressed": block i sees
     the outputs of the blocks before it as visit left them. No needs: no forward pass, visit only.
 
+    tail: whether the last block's outputs are wanted, which costs a pass of it with compressed inputs.
+
     Returns:
-        The stream behind the last block (inputs of the final norm), or None without needs.
+        The stream, with tail behind the last block (inputs of the final norm); None without needs.
     """
     if not needs:
         for i in range(len(view.blocks)):
@@ -200,14 +208,17 @@ def walk(view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], v
         home = _device(block)
         block.to(calib.device)
         try:
-            _turn(view, stream, i, needs, visit, calib.inputs == "dense")
+            onward = tail or i + 1 < len(stream.blocks)
+            _turn(view, stream, i, needs, visit, calib.inputs == "dense", onward)
         finally:
             block.to(home)
     return stream
 
 
-def _turn(view: View, stream: Stream, i: int, needs: Sequence[type[Stat]], visit: Visit, dense: bool) -> None:
-    """Block i's turn: one pass for statistics, the visit, and (compressed inputs) a second pass."""
+def _turn(
+    view: View, stream: Stream, i: int, needs: Sequence[type[Stat]], visit: Visit, dense: bool, onward: bool
+) -> None:
+    """Block i's turn: one pass for statistics, the visit, and (compressed inputs) a second pass onward."""
     sites = view.sites(i)
     with evaluating(view.model):
         with watching(sites, needs) as stats:
@@ -217,7 +228,7 @@ def _turn(view: View, stream: Stream, i: int, needs: Sequence[type[Stat]], visit
                 for _ in stream.forward(i):
                     pass
         visit(i, sites, stats)
-        if not dense:
+        if onward and not dense:
             stream.advance(stream.forward(i))
 
 

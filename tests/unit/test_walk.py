@@ -30,7 +30,9 @@ def test_identity_walk_is_the_model(tiny, family, tokens, inputs):
     view = View(tiny(family))
     want = final_norm_input(view, tokens)
     before = {n: p.clone() for n, p in view.model.named_parameters()}
-    stream = walk(view, Calibration(tokens, inputs, batch=2), (InputNorm,), lambda i, sites, stats: None)
+    stream = walk(
+        view, Calibration(tokens, inputs, batch=2), (InputNorm,), lambda i, sites, stats: None, tail=True
+    )
     torch.testing.assert_close(torch.cat(stream.hidden), want, rtol=0, atol=1e-6)
     assert all(torch.equal(p, before[n]) for n, p in view.model.named_parameters())
     assert hooks(view.model) == 0
@@ -40,7 +42,7 @@ def test_identity_walk_is_the_model(tiny, family, tokens, inputs):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_replay_with_masks(tiny, tokens, attention):
     view = View(tiny("gemma3_text", attn_implementation=attention))
-    stream = walk(view, Calibration(tokens, batch=3), (InputNorm,), lambda i, sites, stats: None)
+    stream = walk(view, Calibration(tokens, batch=3), (InputNorm,), lambda i, sites, stats: None, tail=True)
     torch.testing.assert_close(torch.cat(stream.hidden), final_norm_input(view, tokens), rtol=0, atol=1e-6)
 
 
@@ -100,7 +102,7 @@ def test_dense_and_compressed_inputs(tiny, tokens):
             seen[i] = {s.role: stats[s.name][InputNorm].value for s in sites}
             change(i, sites, stats)
 
-        stream = walk(view, Calibration(tokens, inputs), (InputNorm,), visit)
+        stream = walk(view, Calibration(tokens, inputs), (InputNorm,), visit, tail=True)
         got[inputs] = seen, stream, view
     (dense, dense_end, _), (comp, comp_end, changed) = got["dense"], got["compressed"]
     assert torch.equal(dense[0]["q"], comp[0]["q"])
@@ -152,7 +154,13 @@ def test_spill_equals_memory(tiny, tokens):
     ends = []
     for spill in (False, True):
         view = View(tiny("llama").bfloat16())
-        end = walk(view, Calibration(tokens, "compressed", batch=2, spill=spill), (Gram,), halve_first(view))
+        end = walk(
+            view,
+            Calibration(tokens, "compressed", batch=2, spill=spill),
+            (Gram,),
+            halve_first(view),
+            tail=True,
+        )
         ends.append(torch.cat(end.hidden))
     assert ends[0].dtype == torch.bfloat16
     assert torch.equal(*ends)
