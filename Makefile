@@ -23,7 +23,7 @@ test: .venv/.done  ## install what is missing, lint, type-check, run the whole s
 check: .venv/.done  ## the quick loop, under two minutes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" -x
+	$(BIN)/python -m pytest -m "not slow" -x -n 2 --dist loadfile
 
 lock:  ## pin what is installed now
 	(echo "# Every package of the environment, pinned. Made by: make lock"; $(BIN)/python -m pip freeze | grep -viE "^(pip|setuptools|wheel)==|^-e" | sed 's/+cpu$$//') > requirements.lock

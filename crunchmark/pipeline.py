@@ -1,20 +1,21 @@
 """One cell, start to end. The order of the stages is written here and nowhere else."""
 
+import functools
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crunchmark import artifact
 from crunchmark.budget import Unreachable, check_budget
-from crunchmark.cache import Cache
+from crunchmark.cache import Cache, key_of
 from crunchmark.cell import Cell
 from crunchmark.compress import compress
 from crunchmark.evaluate import rows
 from crunchmark.files import read_json, sweep_temps, writable, write_json
-from crunchmark.interface import Item, Keep, Skip, Task
+from crunchmark.interface import Item, Keep, Metric, Skip, Task
 from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.shared import Shared
@@ -22,6 +23,7 @@ from crunchmark.store import Row, Store
 from crunchmark.view import View
 
 MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
+ITEMS = "items.json"
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
@@ -113,35 +115,36 @@ class Runner:
 
     def _evaluate(self, cell: Cell, folder: Path, tasks: Mapping[str, Task]) -> None:
         """Run the tasks on the artifact; one that fails does not keep the others from being scored."""
-        if not tasks:
-            return
-        dtype = dtype_of("model.compute", cell.model.compute)
-        model, tokenizer = artifact.load(folder, packed=False, dtype=dtype), cell.model.tokenizer()
-        model.to(cell.device)
+
+        @functools.cache
+        def loaded() -> tuple[Any, Any]:
+            dtype = dtype_of("model.compute", cell.model.compute)
+            model = artifact.load(folder, packed=False, dtype=dtype)
+            return model.to(cell.device), cell.model.tokenizer()
+
         failed: dict[str, Exception] = {}
         for name, task in tasks.items():
             try:
-                self._score(cell, name, task, model, tokenizer)
+                self._score(cell, name, task, loaded)
             except Exception as error:
                 failed[name] = error
         for problem in failed.values():
             problem.add_note(f"in task {', '.join(failed)}")
             raise problem
 
-    def _score(self, cell: Cell, name: str, task: Task, model: Any, tokenizer: Any) -> None:
-        """One task's items and rows, paired with those of the dense parent."""
-        with measured() as stage:
-            items = list(task.run(model, tokenizer))
-        parent = cell.dense()
+    def _score(self, cell: Cell, name: str, task: Task, loaded: Callable[[], tuple[Any, Any]]) -> None:
+        """One task's items and rows, paired with those of the dense parent.
+
+        Items are kept in the cache too, so that another study of the same cells asks no model.
+        """
+        protocol, parent = task.protocol(), cell.dense()
+        key = key_of(cell=cell.key, task=name, protocol=protocol, device=cell.device)
+        with self.cache.folder("scores", key, lambda temp: _ask(task, temp, *loaded())) as folder:
+            data = read_json(folder / ITEMS) or {}
+        items, metrics = [Item(*item) for item in data["items"]], [Metric(**m) for m in data.pop("metrics")]
         dense = None if cell.key == parent.key else self._items(parent, name)
-        data = {
-            "protocol": task.protocol(),
-            "rows": rows(name, task.protocol(), items, task.metrics(), dense),
-            "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
-            "seconds": stage.seconds,
-            "peak_bytes": stage.peak_bytes,
-        }
-        self.store.put_task(cell.study, cell.key, name, data)
+        found = rows(name, protocol, items, {m.name: m for m in metrics}, dense)
+        self.store.put_task(cell.study, cell.key, name, data | {"protocol": protocol, "rows": found})
 
     def _items(self, cell: Cell, task: str) -> list[Item]:
         found = self.store.get_task(cell.study, cell.key, task) or {}
@@ -164,6 +167,19 @@ class Runner:
             "config": cell.config,
             **facts(),
         }
+
+
+def _ask(task: Task, folder: Path, model: Any, tokenizer: Any) -> None:
+    """Everything one task asks of one model."""
+    with measured() as stage:
+        items = list(task.run(model, tokenizer))
+    data = {
+        "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
+        "metrics": [vars(m) for m in task.metrics().values()],
+        "seconds": stage.seconds,
+        "peak_bytes": stage.peak_bytes,
+    }
+    write_json(folder / ITEMS, data)
 
 
 def _made(folder: Path) -> Row:

@@ -137,6 +137,14 @@ def test_a_task_added_later_recompresses_nothing(runner, make, tmp_path, monkeyp
     assert sorted(runs(tmp_path)) == ["more", "more", "probe", "probe"]
 
 
+def test_another_study_asks_no_model(runner, make, tmp_path, monkeypatch):
+    rows = runner.run(make(SVD(), 0.3))
+    monkeypatch.setattr(pipeline.artifact, "load", None)
+    again = runner.run(make(SVD(), 0.3, study="other"))
+    assert stable([r | {"study": "s"} for r in again]) == stable(rows)
+    assert len(runs(tmp_path)) == 2
+
+
 def test_another_protocol_is_scored_anew(runner, make, tmp_path):
     runner.run(make(SVD(), 0.3))
     rows = runner.run(make(SVD(), 0.3, tasks={"probe": Probe(tmp_path / "log", version=2)}))
