@@ -58,7 +58,7 @@ def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     Returns:
         (..., g) float32.
     """
-    steps = codes.float() - zero.float().unsqueeze(-1)  # (..., g)
+    steps = codes.float().sub_(zero.float().unsqueeze(-1))  # (..., g)
     return steps.mul_(scale.float().unsqueeze(-1))  # (..., g)
 
 

@@ -30,7 +30,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     if codes.numel() and int(codes.max()) >> bits:
         raise ValueError(f"code {int(codes.max())} does not fit into bits={bits}")
     (rows, count), (run, octets, dtype) = codes.shape, _chunk(bits)
-    padded = torch.nn.functional.pad(codes.to(torch.uint8), (0, -count % run))  # (N, chunks * run)
+    padded = pad(codes.to(torch.uint8), -count % run)  # (N, chunks * run)
     lanes = padded.view(rows, padded.shape[1] // run, run)  # (N, chunks, run)
     word = torch.zeros(lanes.shape[:2], dtype=dtype, device=codes.device)  # (N, chunks)
     for lane in range(run):
@@ -54,8 +54,8 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     run, octets, dtype = _chunk(bits)
     rows, chunks = len(packed), -(-count // run)
     short = chunks * octets - packed.shape[1]
-    stream = torch.nn.functional.pad(packed, (0, short)).view(rows, chunks, octets)  # (N, chunks, octets)
-    padded = torch.nn.functional.pad(stream, (0, dtype.itemsize - octets)).contiguous()
+    stream = pad(packed, short).view(rows, chunks, octets)  # (N, chunks, octets)
+    padded = pad(stream, dtype.itemsize - octets).contiguous()
     word = padded.view(dtype).squeeze(-1)  # (N, chunks)
     codes = torch.empty(rows, chunks, run, dtype=torch.uint8, device=packed.device)  # (N, chunks, run)
     for lane in range(run):
@@ -89,6 +89,11 @@ def top(score: Tensor, keep: int) -> Tensor:
     least = score.kthvalue(wide - keep + 1, dim=-1, keepdim=True).values  # (..., 1), the smallest kept
     kept, tied = score > least, score == least  # (..., K), (..., K)
     return kept | (tied & (tied.cumsum(-1) <= keep - kept.sum(-1, keepdim=True)))  # (..., K)
+
+
+def pad(codes: Tensor, count: int) -> Tensor:
+    """Zeros behind the last axis; the tensor itself where none are missing, for `pad` would copy it."""
+    return torch.nn.functional.pad(codes, (0, count)) if count else codes
 
 
 def _chunk(bits: int) -> tuple[int, int, torch.dtype]:

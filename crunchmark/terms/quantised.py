@@ -12,7 +12,7 @@ from crunchmark.budget import Room, Unreachable
 from crunchmark.rounding import value_of
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, own
-from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
+from crunchmark.terms.packing import pack_bits, packed_width, pad, unpack_bits
 
 LEAST, MOST = 2, 8  # bits
 GROUPS = (32, 64, 128, -1)  # smallest first; -1 is the whole row
@@ -109,7 +109,7 @@ class Quantised(Leaf):
         zero = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
         if self.zero is not None:
             zero = unpack_bits(self.zero, self.bits, groups)  # (out, groups)
-        codes = F.pad(unpack_bits(self.codes, self.bits, wide), (0, groups * group - wide))
+        codes = pad(unpack_bits(self.codes, self.bits, wide), groups * group - wide)
         value = value_of(codes.view(out, groups, group), self.scale, zero)  # (out, groups, group)
         return value.view(out, -1)[:, :wide].contiguous()  # (out, in)
 
