@@ -49,6 +49,7 @@ def test_the_readme_holds_the_table():
     assert parity.markdown(ROWS) in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: f"{row['method']}-{row['setting']}")
 def test_ours_is_the_golden_number(row):
     found = parity.ours(row)

@@ -36,6 +36,7 @@ def first(house):
     return house(*GRID)
 
 
+@pytest.mark.slow
 def test_every_method_in_one_sweep(first, house):
     code, output = first
     assert code == 0, output
@@ -47,6 +48,7 @@ def test_every_method_in_one_sweep(first, house):
     assert all((HOUSE / path).is_file() for path in paths)
 
 
+@pytest.mark.slow
 def test_again_computes_nothing_and_prints_the_same(first, house):
     before = written(house.folder / "store")
     start = time.monotonic()
@@ -57,6 +59,7 @@ def test_again_computes_nothing_and_prints_the_same(first, house):
     assert time.monotonic() - start < 120
 
 
+@pytest.mark.slow
 def test_a_task_more_recompresses_nothing(first, house):
     made = written(house.folder / "cache", "artifacts/*/weights.safetensors")
     assert len(made) == 1 + 2 * (len(METHODS) - 1)
@@ -74,6 +77,7 @@ def test_a_failing_cell_does_not_stop_the_sweep(house):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_kill_9_then_again_is_the_undisturbed_grid(house, tmp_path):
     grid = ["-m", "method=svd,wanda", "budget=0.3,0.5", "limit=4", "calib.n=8", "task=nano_mcr,ppl_nano"]
     command = [
