@@ -1,6 +1,7 @@
 """Content-addressed cache: what was computed once is found by what it was computed from."""
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -16,6 +17,12 @@ def key_of(**parts: Any) -> str:
     """sha256 over the JSON of the parts, the same whatever their order."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def source_of(thing: object) -> str:
+    """sha256 of the source of the module a thing's class comes from: edited code is another key."""
+    code = inspect.getsource(inspect.getmodule(type(thing)) or type(thing))
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 class Cache:

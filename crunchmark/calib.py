@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crunchmark.checks import first_line, whole
-from crunchmark.hub import resolve, texts
+from crunchmark.hub import local_data, resolve, texts, tree_digest
 from crunchmark.seeds import seed_of
 from crunchmark.view import View
 from crunchmark.walk import Stream
@@ -44,16 +44,22 @@ class Source:
                 "valid: one of the two (a .txt, .jsonl or .npy file, or a data set), the other null"
             )
 
-    def content(self) -> str:
-        """Sha256 of a local file, empty for a data set.
+    def identity(self) -> dict[str, Any]:
+        """What decides the texts: fields and content of a local file or folder, or a commit on the hub.
 
         Raises:
-            ValueError: the file is missing or empty.
+            ValueError: the file is missing or empty, or a hub data set has no revision.
         """
-        if not self.path:
-            return ""
-        with _file(self.path).open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        local = _file(self.path) if self.path else local_data(self.dataset or "")
+        if local is None:
+            if not self.revision:
+                raise ValueError(
+                    f"calib.revision={self.revision} leaves open which {self.dataset!r} is meant; "
+                    "valid: a commit of the data set on the hub"
+                )
+            return asdict(self)
+        where = {"path": None, "dataset": None, "revision": None, "kind": local.suffix}
+        return asdict(self) | where | {"content": tree_digest(local)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,11 @@ class Calibration:
         if self.inputs not in ("dense", "compressed"):
             raise ValueError(f"calib.inputs={self.inputs!r} is unknown; valid: dense, compressed")
         whole("calib.batch", self.batch)
+
+    @property
+    def key(self) -> str:
+        """What sums over the dense model depend on: tokens, batches, and the kind of device."""
+        return f"{fingerprint(self.tokens)} {self.batch} {self.device.partition(':')[0]}"
 
     def stream(self, view: View) -> Stream:
         """The tokens as hidden states in front of the first block.
@@ -121,8 +132,10 @@ def context(config: Any) -> int | None:
 
 
 def fingerprint(ids: Tensor) -> str:
-    """Sha256 of the ids as little-endian int64."""
-    return hashlib.sha256(ids.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
+    """Sha256 of the shape and of the ids as little-endian int64."""
+    digest = hashlib.sha256(str(tuple(ids.shape)).encode())
+    digest.update(ids.contiguous().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _file(name: str) -> Path:

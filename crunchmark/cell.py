@@ -1,7 +1,5 @@
 """One point of the grid, and everything its identity is made of."""
 
-import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,10 +10,10 @@ import torch
 
 from crunchmark.allocation import Uniform
 from crunchmark.budget import check_budget
-from crunchmark.cache import Cache, key_of
+from crunchmark.cache import Cache, key_of, source_of
 from crunchmark.calib import Calibration, Source, draw
 from crunchmark.checks import whole
-from crunchmark.interface import Method, ModelMethod, Task
+from crunchmark.interface import Keep, Method, ModelMethod, Task
 from crunchmark.machine import check_device
 from crunchmark.models import ModelSpec
 from crunchmark.seeds import NUMERICS
@@ -46,11 +44,8 @@ class Draw:
         whole("calib.seed", self.seed, least=0)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the tokens (the draw, and the content of a local file), and whose outputs count."""
-        content = self.source.content()
-        source = {k: v for k, v in asdict(self.source).items() if not (k == "path" and content)}
-        drawn = {"source": source, "content": content, "n": self.n, "length": self.length, "seed": self.seed}
-        return {"drawn": drawn, "inputs": self.inputs}
+        """What decides the tokens."""
+        return {"source": self.source.identity(), "n": self.n, "length": self.length, "seed": self.seed}
 
     def described(self) -> dict[str, Any]:
         """The fields a reader of a table may tell two cells apart by; the seed has a column of its own."""
@@ -83,7 +78,7 @@ class Cell:
         """The tokens, drawn once per source, tokenizer, n, length and seed; none for a data-free method."""
         how, ids = self.draw, torch.empty(0, 0, dtype=torch.int64)
         if self.calibrated and self.budget:
-            drawn = how.identity()["drawn"] | {"model": self.model.fingerprint, "numerics": NUMERICS}
+            drawn = how.identity() | {"model": self.model.fingerprint, "numerics": NUMERICS}
 
             def make(temp: Path) -> None:
                 tokens = draw(how.source, tokenizer, how.n, how.length, how.seed)
@@ -95,12 +90,14 @@ class Cell:
 
     def dense(self) -> "Cell":
         """The parent: the same model with nothing removed."""
-        return replace(self, budget=0.0, label="dense", accounting="bytes", scope="blocks")
+        parent = {"method": Keep(), "knobs": {}, "budget": 0.0, "label": "dense"}
+        return replace(self, **parent, accounting="bytes", scope="blocks")  # type: ignore[arg-type]
 
     @property
     def config(self) -> dict[str, Any]:
         """What tables tell cells of one method and budget apart by."""
-        told = {"method": self.knobs, "model": {"compute": self.model.compute, "dtype": self.model.dtype}}
+        told: dict[str, Any] = {"method": self.knobs, "device": self.device}
+        told["model"] = {"compute": self.model.compute, "dtype": self.model.dtype}
         return told | ({"calib": self.draw.described()} if self.calibrated else {})
 
     @property
@@ -109,7 +106,6 @@ class Cell:
         base = {"model": self.model.fingerprint, "dtype": str(self.model.storage), "numerics": NUMERICS}
         if self.budget == 0:
             return key_of(**base)
-        code = inspect.getsource(inspect.getmodule(self.method) or type(self.method))
         seeded = isinstance(self.method, Method) and self.method.random
         return key_of(
             **base,
@@ -117,15 +113,18 @@ class Cell:
             budget=self.budget,
             accounting=self.accounting,
             scope=self.scope,
-            source=hashlib.sha256(code.encode()).hexdigest(),
-            data=self.draw.identity() if self.calibrated else None,
+            source=source_of(self.method),
+            data=(self.draw.identity(), self.draw.inputs, self.draw.batch) if self.calibrated else None,
+            device=self.device.partition(":")[0],
             seed=self.draw.seed if seeded else None,
         )
 
     @property
     def key(self) -> str:
-        """Everything that decides the scores, but for the tasks: the weights, and the dtype they run in."""
-        return key_of(weights=self.weights_key, compute=self.model.compute)
+        """Everything that decides the scores, but for the tasks: the weights, and where and how they run."""
+        return key_of(
+            weights=self.weights_key, compute=self.model.compute, device=self.device.partition(":")[0]
+        )
 
 
 def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Mapping[str, Task]) -> Cell:

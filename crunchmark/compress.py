@@ -5,9 +5,10 @@ from math import ceil, floor
 from typing import TypeVar
 
 from crunchmark.budget import Ledger, Plan, Room, Unreachable, dense_bytes
-from crunchmark.calib import Calibration, fingerprint
+from crunchmark.cache import key_of, source_of
+from crunchmark.calib import Calibration
 from crunchmark.interface import Layer, Method, ModelMethod
-from crunchmark.seeds import seed_of
+from crunchmark.seeds import NUMERICS, seed_of
 from crunchmark.shared import Shared, Stats
 from crunchmark.stats import Stat
 from crunchmark.terms import Dense, Term
@@ -47,7 +48,7 @@ class Layerwise:
         self.model_key, self.shared = model_key, shared
         self.terms: dict[str, Term] = {}
         self.short: dict[str, Unreachable] = {}
-        self.tokens_key = fingerprint(calib.tokens) if method.needs else ""
+        self.tokens_key = calib.key if method.needs else ""
         self.dense = calib.inputs == "dense" or not method.needs
 
     def run(self) -> dict[str, Term]:
@@ -103,7 +104,9 @@ class Layerwise:
         def memo(key: str, make: Callable[[], T]) -> T:
             if not self.dense:
                 return make()
-            return self.shared.derived(key, self.model_key, self.tokens_key, site.name, make)
+            parts = {"kind": key, "source": source_of(self.method), "knobs": repr(self.method)}
+            seen = {"model": self.model_key, "tokens": self.tokens_key, "layer": site.name}
+            return self.shared.derived(key_of(**parts, **seen, numerics=NUMERICS), make)
 
         weight = site.weight().cpu()
         seed = seed_of(self.calib.seed, site.name) if self.method.random else 0

@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from crunchmark.interface import Item, Metric
 
 MARGIN = 0.05  # LLM-KICK's rule: within 5 % of dense counts as a match
+Z = 1.959964  # of a 95 % interval
 RESAMPLES = 2000
 CHUNK = 4_000_000  # random indices drawn at a time
 State = Literal["match", "fail", "undecided"]
@@ -62,15 +63,20 @@ def compare(items: Iterable[Item], dense_items: Iterable[Item], metric: Metric, 
     """
     score, dense, weight = _paired(items, dense_items, metric.name)
     now, before = _value(score, weight, metric), _value(dense, weight, metric)
+    yes_no = _yes_no(score, dense, weight)
     if np.array_equal(score, dense):
-        return Comparison(before, 0.0, 0.0, 0.0, 1.0, "match")
+        same: State = "match" if len(score) > 1 else "undecided"
+        return Comparison(before, 0.0, 0.0, 0.0, 1.0, _ratio_state(score, dense, metric) if yes_no else same)
     if not math.isfinite(now) or not math.isfinite(before):
         state: State = "undecided" if not math.isfinite(before) else "fail"
         return Comparison(before, now - before, math.nan, math.nan, math.nan, state)
     draws = _bootstrap(np.stack([score, dense]), weight, seed)
     gain = np.exp(draws[0]) - np.exp(draws[1]) if metric.kind == "exp" else draws[0] - draws[1]
     low, high = np.quantile(gain, [0.025, 0.975])
-    state = _state(_slack(draws[0], draws[1], metric)) if len(score) > 1 else "undecided"
+    if yes_no:
+        state = _ratio_state(score, dense, metric)
+    else:
+        state = _state(_slack(draws[0], draws[1], metric)) if len(score) > 1 else "undecided"
     return Comparison(before, now - before, float(low), float(high), _p_value(score, dense, gain), state)
 
 
@@ -191,7 +197,38 @@ def _slack(score: Array, dense: Array, metric: Metric) -> Array:
     sign = 1.0 if metric.higher_is_better else -1.0
     if metric.kind == "exp":
         return sign * (score - dense) - sign * math.log1p(-sign * MARGIN)
-    return sign * (score - (1 - sign * MARGIN) * dense)
+    slack: Array = sign * (score - dense) + MARGIN * np.abs(dense)
+    return slack
+
+
+def _yes_no(score: Array, dense: Array, weight: Array) -> bool:
+    """Whether all items are answered right or wrong, and count the same."""
+    return bool(np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all() and np.ptp(weight) == 0)
+
+
+def _ratio_state(score: Array, dense: Array, metric: Metric) -> State:
+    """The score test of a ratio of paired proportions against the margin (Nam and Blackwelder, 2002).
+
+    Resampling would see no spread where hardly an item changes, and call a handful of items a match.
+    """
+    sign = 1.0 if metric.higher_is_better else -1.0
+    z = sign * ratio_score(score, dense, 1 - sign * MARGIN)
+    return "match" if z >= Z else "fail" if z <= -Z else "undecided"
+
+
+def ratio_score(score: Array, dense: Array, ratio: float) -> float:
+    """Z of P(score = 1) = ratio * P(dense = 1) over paired 0/1 items; 0 where they say nothing.
+
+    The variance is that of the most likely table that obeys the equation.
+    """
+    n, one, two = len(score), float(score.mean()), float(dense.mean())
+    gained, lost = float((score > dense).mean()), float((score < dense).mean())
+    root = math.sqrt((one - ratio**2 * two) ** 2 + 4 * ratio**2 * gained * lost)
+    gain = (-one + ratio**2 * (two + 2 * gained) + root) / (2 * ratio * (ratio + 1))
+    loss = ratio * gain - (ratio - 1) * (two + gained)  # two + gained: all that either answered
+    if gain + loss <= 0:
+        return 0.0
+    return math.sqrt(n) * (one - ratio * two) / math.sqrt(ratio * (gain + loss))
 
 
 def _state(slack: Array) -> State:
@@ -201,7 +238,7 @@ def _state(slack: Array) -> State:
 
 def _p_value(score: Array, dense: Array, gain: Array) -> float:
     """Two-sided, of no difference: McNemar's exact test for 0/1 scores, else from the paired bootstrap."""
-    if np.isin(score, (0.0, 1.0)).all() and np.isin(dense, (0.0, 1.0)).all():
+    if np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all():
         lost = int((dense > score).sum())
         odd = int((dense != score).sum())
         return float(binomtest(lost, odd, 0.5).pvalue) if odd else 1.0

@@ -1,5 +1,6 @@
 """What comes from outside the project: local paths, and the Hugging Face hub where it can be reached."""
 
+import hashlib
 import os
 import socket
 import sys
@@ -84,6 +85,23 @@ def data_root() -> Path | None:
     return Path(named).expanduser() if named else None
 
 
+def local_data(dataset: str) -> Path | None:
+    """The folder a data set lies in: below CRUNCHMARK_DATA, or named itself; None: it is the hub's."""
+    root = data_root()
+    places = ([root / dataset] if root else []) + [resolve(dataset)]
+    return next((p for p in places if p.is_dir()), None)
+
+
+def tree_digest(path: Path) -> str:
+    """Sha256 over a file, or over names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()
+
+
 def texts(
     dataset: str,
     name: str | None = None,
@@ -119,8 +137,7 @@ def _table(dataset: str, name: str | None, split: str, revision: str | None, fil
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    root = data_root()
-    folder = next((p for p in ([root / dataset] if root else []) + [resolve(dataset)] if p.is_dir()), None)
+    folder = local_data(dataset)
     with network(needed=folder is None) as online:
         try:
             return datasets.load_dataset(

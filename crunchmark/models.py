@@ -113,9 +113,10 @@ class ModelSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over config and weights."""
+        """sha256 over weights, config, tokenizer and generation settings."""
         digest = hashlib.sha256(NUMERICS.encode())
-        for file in [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]:
+        for file in sorted(f for pattern in (*FILES, "*.py") for f in self.folder.glob(pattern)):
+            digest.update(file.name.encode())
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()

@@ -1,10 +1,9 @@
 """One cell, start to end. The order of the stages is written here and nowhere else."""
 
-import functools
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ class Runner:
     def __init__(self, store: Store, cache: Cache, shared: Shared | None = None) -> None:
         self.store, self.cache = store, cache
         self.shared = shared or Shared(cache)
+        self._loaded: tuple[str, Any, Any] | None = None  # key, model and tokenizer of the cell being scored
 
     def run(self, cell: Cell) -> list[Row]:
         """Compute what is not in the store yet; return the cell's rows.
@@ -69,18 +69,18 @@ class Runner:
         if known and known.get("state") in SETTLED:
             return [known]
         todo = {n: t for n, t in cell.tasks.items() if not self._done(cell, n, t)}
+        self._parent(cell)
         if todo or not known or known.get("state"):
-            if todo and cell.key != cell.dense().key:
-                self.run(replace(cell.dense(), tasks=todo))
-            with (
-                writable("cache.dir", self.cache.root),
-                self.cache.folder(
-                    "artifacts", cell.weights_key, lambda temp: self._make(cell, temp)
-                ) as folder,
-            ):
+            with self._artifact(cell) as folder:
                 self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder))
-                self._evaluate(cell, folder, todo)
+            self._evaluate(cell, todo)
         return self.store.cell_rows(cell.study, cell.key)
+
+    def _parent(self, cell: Cell) -> None:
+        """The dense parent under the same tasks; if it fails, that is its own row, and this cell goes on."""
+        if cell.key != cell.dense().key:
+            with suppress(Exception):
+                self.run(cell.dense())
 
     def _done(self, cell: Cell, name: str, task: Task) -> bool:
         found = self.store.get_task(cell.study, cell.key, name)
@@ -113,42 +113,58 @@ class Runner:
         made = {f"{name}_seconds": one.seconds for name, one in spent.items()}
         write_json(folder / MADE, made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())})
 
-    def _evaluate(self, cell: Cell, folder: Path, tasks: Mapping[str, Task]) -> None:
-        """Run the tasks on the artifact; one that fails does not keep the others from being scored."""
-
-        @functools.cache
-        def loaded() -> tuple[Any, Any]:
-            dtype = dtype_of("model.compute", cell.model.compute)
-            model = artifact.load(folder, packed=False, dtype=dtype)
-            return model.to(cell.device), cell.model.tokenizer()
-
+    def _evaluate(self, cell: Cell, tasks: Mapping[str, Task]) -> None:
+        """Score the tasks; one that fails does not keep the others from being scored."""
         failed: dict[str, Exception] = {}
         for name, task in tasks.items():
             try:
-                self._score(cell, name, task, loaded)
+                self._score(cell, name, task)
             except Exception as error:
                 failed[name] = error
+        self._loaded = None
         for problem in failed.values():
             problem.add_note(f"in task {', '.join(failed)}")
             raise problem
 
-    def _score(self, cell: Cell, name: str, task: Task, loaded: Callable[[], tuple[Any, Any]]) -> None:
-        """One task's items and rows, paired with those of the dense parent.
+    def _score(self, cell: Cell, name: str, task: Task) -> None:
+        """One task's rows, paired with the dense parent's answers to the same questions."""
+        data, parent = self._answers(cell, name, task), cell.dense()
+        items, metrics = _items(data), [Metric(**m) for m in data.pop("metrics")]
+        dense = None if cell.key == parent.key else _items(self._answers(parent, name, task))
+        found = rows(name, task.protocol(), items, {m.name: m for m in metrics}, dense)
+        data |= {"protocol": task.protocol(), "rows": found}
+        self.store.put_task(cell.study, cell.key, name, data)
 
-        Items are kept in the cache too, so that another study of the same cells asks no model.
-        """
-        protocol, parent = task.protocol(), cell.dense()
-        key = key_of(cell=cell.key, task=name, protocol=protocol, device=cell.device)
-        with self.cache.folder("scores", key, lambda temp: _ask(task, temp, *loaded())) as folder:
-            data = read_json(folder / ITEMS) or {}
-        items, metrics = [Item(*item) for item in data["items"]], [Metric(**m) for m in data.pop("metrics")]
-        dense = None if cell.key == parent.key else self._items(parent, name)
-        found = rows(name, protocol, items, {m.name: m for m in metrics}, dense)
-        self.store.put_task(cell.study, cell.key, name, data | {"protocol": protocol, "rows": found})
+    def _answers(self, cell: Cell, name: str, task: Task) -> Row:
+        """Items of a task on a cell's model, found by content: another study asks no model again."""
+        key = key_of(cell=cell.key, task=name, protocol=task.protocol())
+        with self.cache.folder("scores", key, lambda temp: self._ask(cell, task, temp)) as folder:
+            return read_json(folder / ITEMS) or {}
 
-    def _items(self, cell: Cell, task: str) -> list[Item]:
-        found = self.store.get_task(cell.study, cell.key, task) or {}
-        return [Item(*item) for item in found.get("items", [])]
+    def _ask(self, cell: Cell, task: Task, folder: Path) -> None:
+        """Everything one task asks of one model."""
+        model, tokenizer = self._model(cell)
+        with measured() as stage:
+            items = list(task.run(model, tokenizer))
+        data = {
+            "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
+            "metrics": [vars(m) for m in task.metrics().values()],
+            "about": facts() | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
+        }
+        write_json(folder / ITEMS, data)
+
+    def _model(self, cell: Cell) -> tuple[Any, Any]:
+        """The cell's model as it is evaluated, and its tokenizer; made if it is no longer in the cache."""
+        if self._loaded is None or self._loaded[0] != cell.key:
+            dtype = dtype_of("model.compute", cell.model.compute)
+            with self._artifact(cell) as folder:
+                model = artifact.load(folder, packed=False, dtype=dtype)
+            self._loaded = cell.key, model.to(cell.device), cell.model.tokenizer()
+        return self._loaded[1:]
+
+    def _artifact(self, cell: Cell) -> AbstractContextManager[Path]:
+        """The folder of the packed model."""
+        return self.cache.folder("artifacts", cell.weights_key, lambda temp: self._make(cell, temp))
 
     def _about(self, cell: Cell) -> Row:
         return {
@@ -169,17 +185,9 @@ class Runner:
         }
 
 
-def _ask(task: Task, folder: Path, model: Any, tokenizer: Any) -> None:
-    """Everything one task asks of one model."""
-    with measured() as stage:
-        items = list(task.run(model, tokenizer))
-    data = {
-        "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
-        "metrics": [vars(m) for m in task.metrics().values()],
-        "seconds": stage.seconds,
-        "peak_bytes": stage.peak_bytes,
-    }
-    write_json(folder / ITEMS, data)
+def _items(data: Row) -> list[Item]:
+    """The items that `_ask` wrote."""
+    return [Item(*item) for item in data["items"]]
 
 
 def _made(folder: Path) -> Row:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from crunchmark.cache import Cache, key_of
-from crunchmark.calib import Calibration, fingerprint
+from crunchmark.calib import Calibration
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
 from crunchmark.stats import Gram, InputNorm, Stat
@@ -50,7 +50,7 @@ class Shared:
 
         The walk is made once for a model and a set of tokens.
         """
-        key = key_of(model=model_key, tokens=fingerprint(calib.tokens), numerics=NUMERICS)
+        key = key_of(model=model_key, tokens=calib.key, numerics=NUMERICS)
         if self.cache is None:
             found: dict[int, Stats] = self.get(key, lambda: _gather(view, calib))
             yield found.__getitem__
@@ -58,9 +58,8 @@ class Shared:
         with self.cache.folder("statistics", key, lambda temp: _write(view, calib, temp)) as folder:
             yield lambda i: self.get(f"{key}/{i}", lambda: _read(folder, view.sites(i), i))
 
-    def derived(self, kind: str, model_key: str, tokens_key: str, layer: str, make: Callable[[], T]) -> T:
-        """What `make` gives for a layer of a dense model; records of SAVED also go to disk."""
-        key = key_of(kind=kind, model=model_key, tokens=tokens_key, layer=layer, numerics=NUMERICS)
+    def derived(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gives under a key that names all it depends on; records of SAVED also go to disk."""
         return self.get(key, lambda: self._stored(key, make))
 
     def _stored(self, key: str, make: Callable[[], T]) -> T:

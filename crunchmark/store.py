@@ -81,6 +81,5 @@ def _of_cell(folder: Path) -> Iterator[Row]:
     shared = {k: v for k, v in facts.items() if k not in OWN}
     for path in sorted(folder.glob("task-*.json")):
         task = read_json(path) or {}
-        spent = {"eval_seconds": task.get("seconds"), "eval_peak_bytes": task.get("peak_bytes")}
         for row in task.get("rows", []):
-            yield shared | row | spent
+            yield shared | task.get("about", {}) | row

@@ -98,6 +98,14 @@ class LmEval(Task):
                     seen.add((item.metric, item.id))
                     chances[item.metric].append(chance)
                     made.append(item)
+        if not made:
+            rules = sorted(
+                {getattr(r, "__name__", "?") for t in self.tasks.values() for r in t.aggregation().values()}
+            )
+            raise ValueError(
+                f"task {self.name!r} has no metric per item, only over the whole set ({', '.join(rules)}); "
+                "valid: a task with at least one metric that is a mean over items"
+            )
         self._metrics = {
             name: Metric(name, metric.kind, metric.higher_is_better, _mean(chances[name]))
             for name, metric in self._metrics.items()

@@ -49,7 +49,7 @@ class Sparse(Leaf):
         if room.nominal is not None:
             kept = count - math.floor((1 - room.nominal) * count + 1e-9)
         if kept < 0:
-            raise Unreachable(what, bitmap, room.nbytes)
+            raise Unreachable(what, bitmap, room.nbytes, least=0.0)
         return min(kept, count)
 
     @classmethod

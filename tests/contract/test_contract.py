@@ -276,3 +276,10 @@ def test_rows_are_exchangeable(case):
 def test_layerwise_methods_are_methods():
     assert all(isinstance(c.make(), Method) == (c.method != "slicegpt") for c in WORKING)
     assert math.prod((len(YAMLS), len(FAMILIES))) == 108
+
+
+@pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
+def test_what_lies_outside_the_blocks_can_be_too_much(case):
+    with pytest.raises(Unreachable) as caught:
+        run(case, 0.97, "nominal", "model")
+    assert 0 <= caught.value.nearest < 0.97

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import time
 
@@ -52,7 +51,7 @@ def test_windows_of_the_text(text):
     assert got.ids.shape == (6, 20)
     assert got.ids.dtype == torch.int64
     assert all(bytes(row.tolist()).decode() in TEXT for row in got.ids)
-    assert got.fingerprint == hashlib.sha256(got.ids.numpy().tobytes()).hexdigest() == fingerprint(got.ids)
+    assert got.fingerprint == fingerprint(got.ids) != fingerprint(got.ids.view(-1, 1))
 
 
 def test_same_seed_same_tokens(text):
@@ -230,9 +229,25 @@ def test_paths_are_the_projects_or_relative_to_where_one_stands(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert draw(Source(path="mine.txt"), Bytes(), 1, 20, 0).ids.shape == (1, 20)
     shipped = Source(path="tasks/nano/data/calib.txt")
-    assert shipped.content() == Source(path=str(ROOT / "tasks/nano/data/calib.txt")).content()
-    assert Source(dataset="x").content() == ""
-    one_line(Source(path="absent.txt").content, "'absent.txt' does not exist")
+    assert shipped.identity() == Source(path=str(ROOT / "tasks/nano/data/calib.txt")).identity()
+
+
+def test_what_decides_the_texts(tmp_path):
+    for name, text in (("a.txt", TEXT), ("a.jsonl", TEXT), ("b.txt", TEXT + "x")):
+        (tmp_path / name).write_text(text)
+    one, kind, other = (Source(path=str(tmp_path / n)).identity() for n in ("a.txt", "a.jsonl", "b.txt"))
+    assert one != kind
+    assert one != other
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(TEXT)
+    before = Source(dataset=str(folder)).identity()
+    (folder / "train.jsonl").write_text(TEXT + "x")
+    assert Source(dataset=str(folder)).identity() != before
+    with pytest.raises(ValueError, match=r"calib\.revision=None leaves open which 'a/b'"):
+        Source(dataset="a/b").identity()
+    assert Source(dataset="a/b", revision="0" * 40).identity()["revision"] == "0" * 40
+    one_line(Source(path="absent.txt").identity, "'absent.txt' does not exist")
 
 
 def test_a_data_set_without_network_is_one_line_in_two_seconds(no_network, tmp_path, monkeypatch):

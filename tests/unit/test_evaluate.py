@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crunchmark.evaluate import aggregate, compare, rows
+from crunchmark.evaluate import aggregate, compare, ratio_score, rows
 from crunchmark.interface import Item, Metric
 
 ACC = Metric("acc", chance=0.25)
@@ -59,10 +59,57 @@ def test_p_value_is_mcnemars_by_hand():
     assert compare(dense, ours, ACC).p_value == pytest.approx(expected)
 
 
-def test_identical_items_match_even_where_nothing_is_right():
-    for scores in ([0, 0, 0], [1, 0, 1], [1]):
+def test_identical_answers_match_only_where_there_are_enough():
+    for scores, state in (([0] * 9, "undecided"), ([1, 0, 1], "undecided"), ([1] * 72, "undecided")):
         found = compare(items(scores), items(scores), ACC)
-        assert (found.state, found.delta, found.low, found.high, found.p_value) == ("match", 0, 0, 0, 1)
+        assert (found.state, found.delta, found.low, found.high, found.p_value) == (state, 0, 0, 0, 1)
+    assert compare(items([1] * 74), items([1] * 74), ACC).state == "match"
+    assert compare(items([0] * 3), items([1] * 3), ACC).state == "undecided"
+    assert compare(items([0] * 9), items([1] * 9), ACC).state == "fail"
+
+
+def most_likely(score, dense, ratio, fine=600):
+    """The score statistic with the constrained table found by search."""
+    both, gained = (score * dense).sum(), (score > dense).sum()
+    lost, none = (score < dense).sum(), ((1 - score) * (1 - dense)).sum()
+    low, high = [0.0, 0.0], [1.0, 1.0]
+    for _ in range(8):
+        t, u = np.meshgrid(np.linspace(low[0], high[0], fine), np.linspace(low[1], high[1], fine))
+        g = ratio * u + (ratio - 1) * t
+        rest = 1 - t - u - g
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = ((both, t), (gained, g), (lost, u), (none, rest))
+            value = sum(np.where(k > 0, k * np.log(np.maximum(p, 0)), 0.0) for k, p in parts)
+        value[(g < 0) | (rest < 0)] = -np.inf
+        best = [x[np.unravel_index(np.argmax(value), value.shape)] for x in (t, u)]
+        step = [(h - lo) / fine * 4 for lo, h in zip(low, high, strict=True)]
+        low, high = (
+            [max(0, b - s) for b, s in zip(best, step, strict=True)],
+            [min(1, b + s) for b, s in zip(best, step, strict=True)],
+        )
+    gain = ratio * best[1] + (ratio - 1) * best[0]
+    difference = score.mean() - ratio * dense.mean()
+    return math.sqrt(len(score)) * difference / math.sqrt(ratio * (gain + best[1]))
+
+
+@pytest.mark.parametrize("ratio", [0.95, 1.05])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_ratio_score_is_that_of_the_most_likely_table(seed, ratio):
+    rng = np.random.default_rng(seed)
+    dense = (rng.random(60) < 0.7).astype(float)
+    score = np.where(rng.random(60) < 0.15, 1 - dense, dense)
+    assert ratio_score(score, dense, ratio) == pytest.approx(most_likely(score, dense, ratio), abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [40, 100, 300])
+def test_a_loss_on_the_margin_is_seldom_called_a_match_or_a_failure(n):
+    rng = np.random.default_rng(n)
+    found = []
+    for _ in range(2000):
+        dense = (rng.random(n) < 0.9).astype(float)
+        found.append(ratio_score(np.where((dense == 1) & (rng.random(n) < 0.05), 0, dense), dense, 0.95))
+    assert np.mean(np.array(found) >= 1.96) <= 0.03
+    assert np.mean(np.array(found) <= -1.96) <= 0.045
 
 
 def test_three_states_of_an_accuracy():
@@ -136,7 +183,7 @@ def test_rows_are_flat_json_headline_first():
     found = rows("arc_easy", "abcd", both, metrics, both)
     assert [row["metric"] for row in found] == ["acc", "perplexity"]
     assert [row["headline"] for row in found] == [True, False]
-    assert [row["state"] for row in found] == ["match", "match"]
+    assert [row["state"] for row in found] == ["undecided", "match"]
     names = "task metric protocol n value stderr chance higher_is_better headline"
     assert list(found[0]) == [*names.split(), "dense", "delta", "low", "high", "p_value", "state"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found

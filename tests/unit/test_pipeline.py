@@ -11,14 +11,18 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
+from crunchmark import cell as cell_module
+from crunchmark import compress as compress_module
 from crunchmark import files, pipeline, tensorfile
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
 from crunchmark.cell import Cell, Draw
 from crunchmark.interface import Item, Metric, Skip, Task
+from crunchmark.linalg import spectrum
 from crunchmark.models import ModelSpec
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
+from methods import svd_llm
 from methods.magnitude import Magnitude
 from methods.svd import SVD
 from methods.svd_llm import SVDLLM
@@ -177,6 +181,44 @@ def test_what_does_not_change_the_weights_keeps_the_key(make):
     assert make(SVD(), 0.0).key == make(Magnitude(), 0.0).key == cell.dense().key
 
 
+def test_an_edited_method_finds_nothing_of_the_old_one(make, tmp_path, monkeypatch):
+    """Also where it keeps the name of what it derives."""
+
+    def bytes_of(where, edited):
+        with monkeypatch.context() as patch:
+            if edited:
+                patch.setattr(compress_module, "source_of", lambda _: "edited")
+                patch.setattr(cell_module, "source_of", lambda _: "edited")
+                patch.setattr(svd_llm, "spectrum", lambda weight, gram: spectrum(weight))
+            runner = Runner(Store(tmp_path / where / "store"), Cache(tmp_path / where / "cache"))
+            (row, *_) = runner.run(make(SVDLLM(), 0.3))
+        return (Path(row["artifact"]) / "weights.safetensors").read_bytes()
+
+    before = bytes_of("warm", edited=False)
+    assert bytes_of("warm", edited=True) == bytes_of("cold", edited=True) != before
+
+
+def test_the_parent_answers_the_same_questions(runner, make, tmp_path):
+    """Another process may have asked the dense model something else in the same study."""
+    first = runner.run(make(SVD(), 0.3))
+    other = {"probe": Probe(tmp_path / "log", version=2)}
+    runner.run(make(Magnitude(), 0.3, tasks=other))
+    dense = make(SVD(), 0.3).dense()
+    assert runner.store.get_task("s", dense.key, "probe")["protocol"] == "probe-probe-2"
+    assert runner.run(make(SVD(), 0.3)) == first
+    assert runner.store.get_task("s", dense.key, "probe")["protocol"] == "probe-probe-1"
+    assert len(runs(tmp_path)) == 4  # both models, both protocols, each once
+
+
+def test_rows_say_where_they_were_scored(runner, make, tmp_path, monkeypatch):
+    runner.run(make(SVD(), 0.3))
+    monkeypatch.setattr(pipeline, "facts", lambda: {"git": "later"})
+    both = {"probe": Probe(tmp_path / "log"), "more": Probe(tmp_path / "log", "more")}
+    rows = runner.run(make(SVD(), 0.3, tasks=both))
+    assert {r["task"]: r["git"] for r in rows}["more"] == "later"
+    assert {r["task"]: r["git"] for r in rows}["probe"] != "later"
+
+
 def test_a_seed_is_another_cell_only_for_methods_that_draw(make):
     class Drawing(SVD):
         random = True
@@ -229,9 +271,10 @@ def test_a_failing_task_does_not_take_the_others_with_it(runner, make, tmp_path)
     assert [r.get("task") for r in dense] == [None, "probe", "probe"]
     assert dense[0]["reason"] == "RuntimeError: no data\nin task bad"
     assert dense[1]["state"] == "dense"
+    assert [r.get("task") for r in runner.store.cell_rows("s", cell.key)] == [None, "probe", "probe"]
     with pytest.raises(RuntimeError):
         runner.run(cell)
-    assert runs(tmp_path) == ["probe"]
+    assert runs(tmp_path) == ["probe", "probe"]  # dense and svd, once each
 
 
 def test_a_budget_out_of_range_is_refused_before_anything_is_written(runner, make, tmp_path):

@@ -14,7 +14,7 @@ ROWS = [{"task": "t", "metric": "m", "value": 0.5, "state": "match"}]
 def test_rows_carry_the_facts_of_their_cell(tmp_path):
     store = Store(tmp_path)
     store.put_cell("s", "k" * 64, {"cell": "k" * 64, "budget": 0.3})
-    store.put_task("s", "k" * 64, "t", {"rows": ROWS, "seconds": 2.0, "peak_bytes": 7})
+    store.put_task("s", "k" * 64, "t", {"rows": ROWS, "about": {"eval_seconds": 2.0, "eval_peak_bytes": 7}})
     (row,) = store.rows("s")
     assert row == {"cell": "k" * 64, "budget": 0.3, "eval_seconds": 2.0, "eval_peak_bytes": 7} | ROWS[0]
     assert store.cell_rows("s", "k" * 64) == [row]
