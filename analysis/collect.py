@@ -52,7 +52,20 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     data.loc[at_chance(data) & data["state"].isin(MARKS), "state"] = "chance"
-    return settle(data)
+    return settle(_current(data))
+
+
+def _current(data: pd.DataFrame) -> pd.DataFrame:
+    """Rows under the protocol that dense was last asked under; `aside` counts the others.
+
+    A study may hold a quick look with `limit=` beside the whole; one column takes one protocol.
+    """
+    dense = data[(data["state"] == "dense") & (data["protocol"] != "")]
+    asked = dense.groupby(["model", "task"])["protocol"].last().to_dict()
+    wanted = [asked.get(key) for key in zip(data["model"], data["task"], strict=True)]
+    keep = [want is None or want == have for want, have in zip(wanted, data["protocol"], strict=True)]
+    mask = pd.Series(keep, index=data.index, dtype=bool)
+    return data[mask].reset_index(drop=True).assign(aside=int((~mask).sum()))
 
 
 def at_chance(points: pd.DataFrame) -> pd.Series:

@@ -30,7 +30,9 @@ def quality(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str
     points, lost = collect.points(chosen), collect.gone(data)
     models = list(dict.fromkeys([*points["model"], *lost["model"]]))
     older = int(data["older"].max()) if len(data) else 0
+    aside = int(data["aside"].max()) if len(data) else 0
     legend = LEGEND + (f" {older} older cells of the same settings are not shown." if older else "")
+    legend += f" {aside} rows under another protocol than dense are not shown." if aside else ""
     return [_quality(m, points[points["model"] == m], lost[lost["model"] == m], legend) for m in models]
 
 

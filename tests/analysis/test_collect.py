@@ -4,7 +4,7 @@ import sys
 import pytest
 import synthetic_study
 
-from analysis import collect
+from analysis import collect, tables
 
 
 def test_a_stored_study_has_every_column_in_reading_order(root):
@@ -32,7 +32,18 @@ def test_a_missing_store_is_named(tmp_path):
         collect.load("demo", tmp_path / "nowhere")
 
 
-def test_mixed_protocols_are_refused_with_both_ids(rows):
+def test_rows_under_another_protocol_than_dense_are_put_aside(rows):
+    odd = next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")
+    odd["protocol"] = "window-1024"
+    data = collect.frame(rows)
+    assert len(data) == len(collect.frame(rows[:1])) * len(rows) - 1
+    assert set(data["aside"]) == {1}
+    assert "window-1024" not in set(data["protocol"])
+    assert "1 rows under another protocol than dense are not shown" in tables.quality(data)[0].legend
+
+
+def test_mixed_protocols_without_a_dense_row_are_refused_with_both_ids(rows):
+    rows = [r for r in rows if r["method"] != "dense"]
     next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
     with pytest.raises(collect.AnalysisError, match=r"'nano_ppl'.*'nano_ppl-v1' and 'window-1024'") as caught:
         collect.check_protocols(collect.frame(rows))
