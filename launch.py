@@ -9,10 +9,12 @@ from functools import cache
 from typing import Any
 
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from rich.console import Console
 
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
-FAILED: list[str] = []  # what went wrong in this process
+FAILED: list[int] = []  # exit codes of what went wrong in this process
+LONGEST = 600  # characters of an error
 DEBUG = bool(os.environ.get("HYDRA_FULL_ERROR"))  # the user wants stack traces
 COMPLAINTS = (ValueError, OSError)  # what our own checks raise: a line is enough
 
@@ -50,6 +52,9 @@ def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
 @cache
 def runner(store: str, folder: str, max_gb: float) -> Any:
     """One runner per store and cache, so that the cells of a sweep share what is in memory."""
+    for name, value in (("store", store), ("cache.dir", folder)):
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name}={value!r} is no folder; valid: a path")
     from crunchmark.cache import Cache
     from crunchmark.pipeline import Runner
     from crunchmark.store import Store
@@ -64,8 +69,9 @@ def say(cell: Any, rows: list[dict[str, Any]]) -> None:
         text = f"{row['state']}: {row['reason']}"
     else:
         text = f"{row['achieved_bytes']:.1%} removed, {row['file_bytes'] / 1e6:.2f} MB on disk"
+        text += f", {row['setting']}" if row.get("setting") else ""
     Console(stderr=True).print(
-        f"{cell.label} budget={cell.budget:g}: {text}", highlight=False, soft_wrap=True
+        f"{cell.label} budget={cell.budget:g}: {text}", highlight=False, markup=False, soft_wrap=True
     )
 
 
@@ -78,25 +84,45 @@ def one_line(error: BaseException) -> str:
         near = difflib.get_close_matches(str(where).rpartition(".")[2], names, n=3, cutoff=0.5)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         return f"error: {where} is no field{hint}; valid: {', '.join(sorted(names))}"
+    if isinstance(error, OSError) and error.filename:
+        return f"error: {error.strerror}: {error.filename}; valid: cache.dir and store that can be written to"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return f"error: {lines[0]}"
+    return f"error: {'; '.join(lines)[:LONGEST]}"
 
 
-def fail(error: BaseException) -> None:
-    """Say it, let the sweep go on, exit with 1 at the end."""
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__  # what the object itself complained of
+def made(config: dict[str, Any], name: str, *kinds: type) -> Any:
+    """The object a config describes.
+
+    Raises:
+        ValueError: it can not be made, or is of another kind.
+    """
+    target = config.get("_target_")
+    try:
+        thing = instantiate(config)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, COMPLAINTS):
+            raise error.__cause__ from None  # what the object itself complained of
+        raise ValueError(f"{name} can not be made of _target_={target!r}: {one_line(error)[7:]}") from error
+    if not isinstance(thing, kinds):
+        valid = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name}: _target_={target!r} is of another kind; valid: a {valid}")
+    return thing
+
+
+def fail(error: BaseException, code: int) -> None:
+    """Say it, let the sweep go on, exit with the code at the end: 1 a cell failed, 2 it could not be one."""
     known = isinstance(error, COMPLAINTS)
     text = one_line(error) if known else f"error: {type(error).__name__}: {error}"
     if DEBUG or not known:
         text = "".join(traceback.format_exception(error)) + text
-    FAILED.append(text)
+    FAILED.append(code)
     sys.stderr.write(text + "\n")
 
 
 def guarded(main: Callable[[], Any]) -> int:
-    """Run Hydra's main; the exit code: 0 all well, 1 a cell failed, 2 the command line is wrong."""
+    """Run Hydra's main; the exit code: 0 all well, 1 a cell failed, 2 something named is not valid."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions over instead of printing them
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         main()
     except KeyboardInterrupt:
@@ -107,4 +133,4 @@ def guarded(main: Callable[[], Any]) -> int:
             raise
         sys.stderr.write(one_line(error) + "\n")
         return 2
-    return 1 if FAILED else 0
+    return max(FAILED, default=0)

@@ -14,10 +14,9 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from launch import check_choices, check_targets, fail, guarded, runner, say
+from launch import check_choices, check_targets, fail, guarded, made, runner, say
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
@@ -28,11 +27,18 @@ def main(cfg: DictConfig) -> None:
         check_targets(config)
         check_choices(config, HydraConfig.get().runtime.choices)
         from crunchmark.cell import cell_from
+        from crunchmark.interface import Method, ModelMethod, Task
+        from crunchmark.track import Tracker
 
-        tracker = instantiate(config["track"])
-        tasks = {name: instantiate(spec) for name, spec in config["task"].items()}
-        cell = cell_from(config, instantiate(config["method"]), tasks)
+        tracker = made(config["track"], "track", Tracker)
+        tasks = {name: made(spec, f"task.{name}", Task) for name, spec in config["task"].items()}
+        cell = cell_from(config, made(config["method"], "method", Method, ModelMethod), tasks)
         cells = runner(config["store"], config["cache"]["dir"], config["cache"]["max_gb"])
+        cell.key  # noqa: B018  # asks for the model's files and the calibration source: what is not there shows now
+    except Exception as error:
+        fail(error, code=2)
+        return
+    try:
         try:
             say(cell, cells.run(cell))
         finally:
@@ -40,7 +46,7 @@ def main(cfg: DictConfig) -> None:
                 named = {**config, "label": each.label, "budget": each.budget}
                 tracker.log(named, cells.store.cell_rows(each.study, each.key))
     except Exception as error:
-        fail(error)
+        fail(error, code=1)
 
 
 if __name__ == "__main__":

@@ -81,8 +81,11 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
     from crunchmark.store import Store
 
     store = Store(root)
-    names = store.studies()
-    rows = store.rows(study) if study in names else []
+    try:
+        names = store.studies()
+        rows = store.rows(study) if study in names else []
+    except ValueError as damaged:
+        raise AnalysisError(str(damaged)) from None
     if not rows:
         raise AnalysisError(_missing("study", study, names, str(root)))
     return frame(rows)

@@ -189,7 +189,7 @@ def write(
             figures = {
                 "pareto" if x == "bytes" else f"pareto-{x}": pareto(own, lost[lost["model"] == model], x)
             }
-            if (own["state"] != "dense").any():
+            if not curves.retained(own).empty:  # else dense is at chance everywhere: there is nothing to keep
                 figures["curves"] = curves.curves(own)
             for name, figure in figures.items():
                 paths += _save(figure, folder / f"{name}{tail}", formats)

@@ -14,14 +14,14 @@ _HOME = {
     "stats": "Gram InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
-    "rounding": "grids round_to value_of",
+    "rounding": "check_grid grids round_to value_of",
     "artifact": "load",
     "store": "Store",
     "view": "View",
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "number whole",
+    "checks": "flag number whole",
     "edits": "settle turn_in turn_out",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from crunchmark.budget import check_budget as check_budget
     from crunchmark.budget import dense_bytes as dense_bytes
     from crunchmark.calib import Calibration as Calibration
+    from crunchmark.checks import flag as flag
     from crunchmark.checks import number as number
     from crunchmark.checks import whole as whole
     from crunchmark.edits import settle as settle
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
     from crunchmark.obs import sweep as sweep
+    from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import value_of as value_of

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import dtype as Dtype
 
 from crunchmark.budget import Plan, Room, dense_bytes
+from crunchmark.checks import one_of
 from crunchmark.view import View
 
 ACCOUNTINGS = ("bytes", "nominal")
@@ -22,10 +23,8 @@ class Uniform:
         Raises:
             ValueError: accounting or scope is unknown.
         """
-        if accounting not in ACCOUNTINGS:
-            raise ValueError(f"accounting={accounting!r} is unknown; valid: {', '.join(ACCOUNTINGS)}")
-        if scope not in SCOPES:
-            raise ValueError(f"scope={scope!r} is unknown; valid: {', '.join(SCOPES)}")
+        one_of("accounting", accounting, ACCOUNTINGS)
+        one_of("scope", scope, SCOPES)
         layers: Mapping[str, tuple[int, int]] = view.layers()
         blocks = sum(dense_bytes(s) for s in layers.values())
         whole = view.scope_bytes(scope)

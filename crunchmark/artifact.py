@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from crunchmark.files import write_json
 from crunchmark.sliced import rebuild
-from crunchmark.tensorfile import save
+from crunchmark.tensorfile import damaged, save
+from crunchmark.tensorfile import load as read
 from crunchmark.terms import Term, unpack
 from crunchmark.view import View
 
@@ -101,7 +101,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / MANIFEST} can not be read: {error}") from None
+        raise damaged(folder / MANIFEST, error) from None
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{folder}: format={manifest.get('format')!r}; valid: {FORMAT!r}")
     if manifest.get("version") != VERSION:
@@ -109,10 +109,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found = _sha256(folder / WEIGHTS)
     except OSError as error:
-        raise ValueError(f"{folder / WEIGHTS} can not be read: {error.strerror}") from None
+        raise damaged(folder / WEIGHTS, error) from None
     if found != manifest["sha256"]:
         raise ValueError(
-            f"{folder}: sha256 of {WEIGHTS} is {found[:12]}; the manifest says {manifest['sha256'][:12]}"
+            f"{folder}: sha256 of {WEIGHTS} is {found[:12]}; the manifest says {manifest['sha256'][:12]}; "
+            "delete the folder if it is the cache's: it is made again"
         )
     return manifest
 
@@ -128,7 +129,7 @@ def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read(folder / WEIGHTS)
     for name, (shape, stored) in manifest["tensors"].items():
         _check(folder, name, tensors.get(name), shape, stored)
     config = dict(manifest["config"])

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,8 +34,10 @@ class Cache:
     """
 
     def __init__(self, root: Path | str, max_gb: float = 10.0) -> None:
-        if not max_gb > 0:
-            raise ValueError(f"cache.max_gb={max_gb} is out of range; valid: a positive number of gigabytes")
+        if isinstance(max_gb, bool) or not isinstance(max_gb, int | float) or not 0 < max_gb < math.inf:
+            raise ValueError(
+                f"cache.max_gb={max_gb!r} is out of range; valid: a positive number of gigabytes"
+            )
         self.root, self.limit = Path(root), max_gb * 1e9
 
     @contextmanager

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crunchmark.checks import first_line, whole
+from crunchmark.checks import first_line, one_of, whole
 from crunchmark.hub import local_data, resolve, texts, tree_digest
 from crunchmark.seeds import seed_of
 from crunchmark.view import View
 from crunchmark.walk import Stream
 
+INPUTS = ("dense", "compressed")  # whose outputs the layers see
 MAX_CHARS = 16_000_000  # more text than this is thinned to a seeded subset of its documents
 
 
@@ -83,8 +84,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        if self.inputs not in ("dense", "compressed"):
-            raise ValueError(f"calib.inputs={self.inputs!r} is unknown; valid: dense, compressed")
+        one_of("calib.inputs", self.inputs, INPUTS)
         whole("calib.batch", self.batch)
 
     @property

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import ACCOUNTINGS, SCOPES, Uniform
 from crunchmark.budget import check_budget
 from crunchmark.cache import Cache, key_of, source_of
-from crunchmark.calib import Calibration, Source, draw
-from crunchmark.checks import whole
+from crunchmark.calib import INPUTS, Calibration, Source, draw
+from crunchmark.checks import flag, folder_name, one_of, whole
 from crunchmark.interface import Keep, Method, ModelMethod, Task
 from crunchmark.machine import check_device
-from crunchmark.models import ModelSpec
+from crunchmark.models import DTYPES, ModelSpec
 from crunchmark.seeds import NUMERICS
+from crunchmark.tensorfile import damaged
 
 TOKENS = "tokens.npy"
 
@@ -42,6 +44,9 @@ class Draw:
         whole("calib.n", self.n)
         whole("calib.length", self.length)
         whole("calib.seed", self.seed, least=0)
+        whole("calib.batch", self.batch)
+        flag("calib.spill", self.spill)
+        one_of("calib.inputs", self.inputs, INPUTS)
 
     def identity(self) -> dict[str, Any]:
         """What decides the tokens."""
@@ -85,7 +90,7 @@ class Cell:
                 np.save(temp / TOKENS, tokens.ids.numpy())
 
             with cache.folder("tokens", key_of(**drawn), make) as folder:
-                ids = torch.from_numpy(np.load(folder / TOKENS, allow_pickle=False))
+                ids = _tokens(folder / TOKENS)
         return Calibration(ids, how.inputs, how.batch, how.seed, self.device, how.spill)
 
     def dense(self) -> "Cell":
@@ -133,7 +138,13 @@ def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Ma
     Raises:
         ValueError: a field is out of range; names it.
     """
-    budget = check_budget(config["budget"])
+    budget, label = check_budget(config["budget"]), config["label"]
+    folder_name("study", config["study"])
+    one_of("accounting", config["accounting"], ACCOUNTINGS)
+    one_of("scope", config["scope"], SCOPES)
+    one_of("model.compute", config["model"]["compute"], DTYPES)
+    if not method.parent and (not label or label == "dense"):
+        raise ValueError(f"label={label!r} is empty or the parent's; valid: a name for the method in tables")
     calib, names = dict(config["calib"]), ("n", "length", "seed", "inputs", "batch", "spill")
     how = {k: calib.pop(k) for k in names if k in calib}
     return Cell(
@@ -147,5 +158,13 @@ def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Ma
         accounting=config["accounting"],
         scope=config["scope"],
         device=str(check_device(config["device"])),
-        label="dense" if method.parent else config["label"],
+        label="dense" if method.parent else str(label),
     )
+
+
+def _tokens(path: Path) -> Tensor:
+    """Token ids from the cache."""
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise damaged(path, error) from None

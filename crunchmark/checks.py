@@ -1,5 +1,8 @@
 """Small checks of what users give, and errors in one line."""
 
+import re
+from collections.abc import Iterable
+
 
 def first_line(error: BaseException) -> str:
     """The first line of what the error says, or its name."""
@@ -24,3 +27,36 @@ def number(field: str, value: object, least: float = 0.0) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
         raise ValueError(f"{field}={value!r} is out of range; valid: a number >= {least:g}")
+
+
+def flag(field: str, value: object) -> None:
+    """Check a switch.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{field}={value!r} is no switch; valid: true, false")
+
+
+def one_of(field: str, value: object, valid: Iterable[str]) -> None:
+    """Check a choice.
+
+    Raises:
+        ValueError: it is none of the valid ones.
+    """
+    names = list(valid)
+    if value not in names:
+        raise ValueError(f"{field}={value!r} is unknown; valid: {', '.join(names)}")
+
+
+def folder_name(field: str, value: object) -> None:
+    """Check the name of a folder inside another.
+
+    Raises:
+        ValueError: it is empty, long, a path, or has letters that shells and patterns take apart.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.+=@-]{0,99}", value):
+        raise ValueError(
+            f"{field}={value!r} is no name; valid: a letter, digit or _, then up to 99 of these or . + = @ -"
+        )

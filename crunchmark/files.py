@@ -14,7 +14,10 @@ from typing import Any
 TEMP = ".tmp-"  # what a killed process may leave behind starts with this
 MASK = os.umask(0)  # what this user keeps from others; asking means setting it
 os.umask(MASK)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -35,11 +38,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in the file, None where there is no file."""
+    """The JSON object in the file, None where there is no file.
+
+    Raises:
+        ValueError: it is no JSON object, which no write of ours leaves behind; says what to delete.
+    """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it: it is computed again") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged (no JSON object); delete it: it is computed again")
     return data
 
 

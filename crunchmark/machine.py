@@ -50,6 +50,8 @@ def check_device(device: str) -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device={device!r} is unknown; valid: cpu, cuda, cuda:0") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not supported; valid: cpu, cuda, cuda:0")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} but this machine offers torch no GPU; valid: cpu")
     return found

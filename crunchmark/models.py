@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from crunchmark.checks import first_line
+from crunchmark.checks import first_line, flag, one_of
 from crunchmark.families import FAMILIES
 from crunchmark.hub import network, resolve
 from crunchmark.seeds import NUMERICS
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken"]
+DTYPES = ("bfloat16", "float16", "float32")
+NUMBERED = re.compile(r"\.(\d+)\.")  # the number of a block in a weight's name
 TWICE = ["consolidated*", "original/*", "onnx/*"]  # the same weights once more
 REASONS = {
     "GatedRepoError": "it is gated: ask for access on its page and set HF_TOKEN",
@@ -40,6 +44,14 @@ class ModelSpec:
     dtype: str = "auto"
     compute: str = "float32"
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the one switch that lets others' code run.
+
+        Raises:
+            ValueError: it is neither true nor false.
+        """
+        flag("model.trust_remote_code", self.trust_remote_code)
 
     @cached_property
     def folder(self) -> Path:
@@ -151,6 +163,7 @@ class ModelSpec:
                 "model.dtype='float32' would store twice the dense bytes that budgets are shares of; "
                 "valid: auto, bfloat16, float16"
             )
+        one_of("model.dtype", self.dtype, ("auto", *DTYPES[:2]))
         return dtype_of("model.dtype", self.dtype)
 
     @contextmanager
@@ -206,10 +219,19 @@ class ModelSpec:
                 use_safetensors=True,
                 trust_remote_code=self.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # said below, with names
             )
-        if missing := sorted(found["missing_keys"]):
-            some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-            raise self._wrong(f"lacks the weights {some}", "every weight its config.json asks for")
+        layers = getattr(model.config, "num_hidden_layers", math.inf)
+        beyond = [k for k in found["unexpected_keys"] if any(int(n) >= layers for n in NUMBERED.findall(k))]
+        shapes = [f"{k} {tuple(a)} for {tuple(b)}" for k, a, b in found["mismatched_keys"]]
+        lacks = set(found["missing_keys"]) - {k for k, *_ in found["mismatched_keys"]}
+        problems = {"lacks the weights": lacks, "has more blocks:": beyond, "has other shapes:": shapes}
+        for what, names in problems.items():
+            if names:
+                some = ", ".join(sorted(names)[:4]) + (
+                    f" and {len(names) - 4} more" if len(names) > 4 else ""
+                )
+                raise self._wrong(f"{what} {some}", "the weights its config.json asks for")
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise ValueError(f"model.path={self.path}: {name} holds nan or inf; valid: finite weights")
@@ -220,9 +242,8 @@ def dtype_of(field: str, name: str) -> torch.dtype:
     """The torch dtype of that name.
 
     Raises:
-        ValueError: it is none of bfloat16, float16, float32.
+        ValueError: it is none of DTYPES.
     """
-    if name not in ("bfloat16", "float16", "float32"):
-        raise ValueError(f"{field}={name!r} is unknown; valid: auto, bfloat16, float16, float32")
+    one_of(field, name, DTYPES)
     found: torch.dtype = getattr(torch, name)
     return found

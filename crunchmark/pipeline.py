@@ -52,7 +52,9 @@ class Runner:
             try:
                 return self._run(cell)
             except (Skip, Unreachable) as answer:
-                return [self._settle(cell, _state(answer))]
+                row = self._settle(cell, _state(answer))
+                self._parent(cell)
+                return [row]
             except Exception as error:
                 self._settle(cell, {"state": "failed", "reason": _reason(error)})
                 raise
@@ -69,11 +71,11 @@ class Runner:
         if known and known.get("state") in SETTLED:
             return [known]
         todo = {n: t for n, t in cell.tasks.items() if not self._done(cell, n, t)}
-        self._parent(cell)
         if todo or not known or known.get("state"):
-            with self._artifact(cell) as folder:
+            with self._artifact(cell) as folder:  # before the parent: what is wrong with the cell shows first
                 self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder))
-            self._evaluate(cell, todo)
+        self._parent(cell)
+        self._evaluate(cell, todo)
         return self.store.cell_rows(cell.study, cell.key)
 
     def _parent(self, cell: Cell) -> None:
@@ -84,7 +86,7 @@ class Runner:
 
     def _done(self, cell: Cell, name: str, task: Task) -> bool:
         found = self.store.get_task(cell.study, cell.key, name)
-        return found is not None and found["protocol"] == task.protocol()
+        return found is not None and found.get("protocol") == task.protocol()
 
     def _make(self, cell: Cell, folder: Path) -> None:
         """The packed model of the cell, in a folder that is not there yet."""
@@ -101,6 +103,7 @@ class Runner:
         about = sizes | {
             "plan": plan.to_json(),
             "simulated": any(t.simulated for t in terms.values()),
+            "setting": "; ".join(sorted({t.setting for t in terms.values() if t.setting})),
             "damping": max(
                 (t.notes["damping"] for t in terms.values() if "damping" in t.notes), default=None
             ),

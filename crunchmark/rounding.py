@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from crunchmark.checks import flag
+
 _HALF = torch.finfo(torch.float16)
 _TINIEST = 2.0**-24  # the smallest float16 above zero
 
@@ -70,3 +72,14 @@ def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
     """
     found = [grid(part, bits, sym) for part in w.split(w.shape[1] if group == -1 else group, dim=1)]
     return torch.stack([s for s, _ in found], dim=1), torch.stack([z for _, z in found], dim=1)
+
+
+def check_grid(group: int | None, sym: bool) -> None:
+    """Check the knobs of a grid.
+
+    Raises:
+        ValueError: group is neither null, -1 nor a positive number, or sym is no switch.
+    """
+    if group not in (None, -1) and (not isinstance(group, int) or group < 1):
+        raise ValueError(f"method.group={group!r} is out of range; valid: null, -1 (whole row) or >= 1")
+    flag("method.sym", sym)

@@ -10,7 +10,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from crunchmark.cache import Cache, key_of
@@ -18,7 +17,7 @@ from crunchmark.calib import Calibration
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
 from crunchmark.stats import Gram, InputNorm, Stat
-from crunchmark.tensorfile import save
+from crunchmark.tensorfile import load, save
 from crunchmark.view import Site, View
 from crunchmark.walk import walk
 
@@ -68,7 +67,7 @@ class Shared:
         for record, kind in SAVED.items():
             if (self.cache.root / kind / key).is_dir():
                 with self.cache.folder(kind, key, lambda temp: _save(make(), temp)) as folder:
-                    return record(**load_file(folder / RECORD))  # type: ignore[no-any-return]
+                    return record(**load(folder / RECORD))  # type: ignore[no-any-return]
         value = make()
         if type(value) in SAVED:
             with self.cache.folder(SAVED[type(value)], key, lambda temp: _save(value, temp)):
@@ -127,7 +126,7 @@ def _write(view: View, calib: Calibration, folder: Path) -> None:
 def _read(folder: Path, sites: list[Site], i: int) -> Stats:
     """The statistics of block i; layers of one group share theirs."""
     states: dict[tuple[str, str], dict[str, Tensor]] = {}
-    for full, tensor in load_file(folder / f"{i}.safetensors").items():
+    for full, tensor in load(folder / f"{i}.safetensors").items():
         group, kind, name = full.split("/")
         states.setdefault((group, kind), {})[name] = tensor
     groups = {

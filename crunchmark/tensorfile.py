@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -23,3 +23,21 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file in the cache or of an artifact.
+
+    Raises:
+        ValueError: it is damaged; says what to delete.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from None
+    return tensors
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a file that can not be read."""
+    return ValueError(f"{path} is damaged ({error}); delete {path.parent}: it is made again")

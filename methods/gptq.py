@@ -12,6 +12,8 @@ from crunchmark import (
     Quantised,
     Room,
     Term,
+    check_grid,
+    flag,
     grids,
     number,
     round_to,
@@ -40,6 +42,8 @@ class GPTQ(Method):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
+        check_grid(self.group, self.sym)
+        flag("method.act_order", self.act_order)
         number("method.damp", self.damp)
         whole("method.block", self.block)
 

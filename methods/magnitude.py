@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Layer, Method, Room, Sparse, Term
+from crunchmark import Layer, Method, Room, Sparse, Term, whole
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,10 @@ class Magnitude(Method):
     """
 
     run: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        whole("method.run", self.run, least=0)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by absolute value."""

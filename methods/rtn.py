@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Layer, Method, Quantised, Room, Term, grids, round_to
+from crunchmark import Layer, Method, Quantised, Room, Term, check_grid, grids, round_to
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,10 @@ class RTN(Method):
 
     group: int | None = None
     sym: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        check_grid(self.group, self.sym)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round to the most bits that fit."""

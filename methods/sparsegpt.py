@@ -24,6 +24,7 @@ class SparseGPT(Method):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
+        whole("method.run", self.run, least=0)
         number("method.damp", self.damp)
         whole("method.block", self.block)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crunchmark import InputNorm, Layer, Method, Room, Sparse, Term
+from crunchmark import InputNorm, Layer, Method, Room, Sparse, Term, whole
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,10 @@ class Wanda(Method):
     run: int = 0
 
     needs = (InputNorm,)
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        whole("method.run", self.run, least=0)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by weight times input norm."""

@@ -26,7 +26,7 @@ def check_run(width: int, m: int, what: str) -> None:
         return
     valid = [str(d) for d in range(2, min(width, LONGEST) + 1) if width % d == 0]
     raise ValueError(
-        f"run={m} does not divide in_features={width} of {what}; "
+        f"method.run={m} does not divide in_features={width} of {what}; "
         f"valid: a divisor from 2 to {LONGEST}: {', '.join(valid) or 'there is none'}"
     )
 
@@ -43,6 +43,7 @@ class NM(Leaf):
         super().__init__(shape)
         check_run(shape[1], m, "the term")
         self.n, self.m = n, m
+        self.setting = f"{n}:{m}"
         self.register_buffer("values", own(values, values.dtype))
         self.register_buffer("positions", own(positions, torch.uint8))
 

@@ -32,6 +32,7 @@ class Quantised(Leaf):
     ) -> None:
         super().__init__(shape)
         self.bits, self.group = bits, group
+        self.setting = f"{bits} bit, " + ("whole rows" if group == -1 else f"groups of {group}")
         self.register_buffer("codes", own(codes, torch.uint8))
         self.register_buffer("scale", own(scale, torch.float16))
         self.register_buffer("zero", None if zero is None else own(zero, torch.uint8))
@@ -155,13 +156,13 @@ def _check(bits: int, group: int) -> None:
     if not LEAST <= bits <= MOST:
         raise ValueError(f"bits={bits} is out of range; valid: {LEAST} to {MOST}")
     if group < 1 and group != -1:
-        raise ValueError(f"group={group} is out of range; valid: a positive number, or -1 (whole row)")
+        raise ValueError(f"method.group={group} is out of range; valid: a positive number, or -1 (whole row)")
 
 
 def _check_group(width: int, group: int, what: str) -> None:
     if width % group:
         valid = [f"{g}, " for g in range(8, width, 8) if width % g == 0]
         raise ValueError(
-            f"group={group} does not divide in_features={width} of {what}; "
+            f"method.group={group} does not divide in_features={width} of {what}; "
             f"valid: {''.join(valid)}-1 (whole row)"
         )

@@ -101,13 +101,13 @@ def test_the_command_says_a_wrong_name_in_one_line(run):
     done = run("-m", "method=svd,svdd")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "svdd" in line]
-    assert lines[0].startswith("method='svdd' is unknown; nearest: svd")
+    assert lines[0].startswith("error: method='svdd' is unknown; nearest: svd")
     assert "Traceback" not in done.stderr
 
 
 def test_a_model_of_the_hub_without_network_is_one_line(run):
     done = run("model=llama2_7b", "task=ppl_nano")
-    assert done.returncode == 1
+    assert done.returncode == 2
     line = next(line for line in done.stderr.splitlines() if "Llama-2-7b" in line)
     assert line.startswith("error: model.path=meta-llama/Llama-2-7b-hf is no local folder")
     assert "the hub is offline and it is not in the cache" in line
