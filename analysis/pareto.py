@@ -95,7 +95,8 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     dense = float(own["value"].iloc[0]) if len(own) else dense
     small = group[group["state"] != "dense"].dropna(subset=["x", "value"])
     limit = dense * CAP if not higher and dense > 0 else np.inf
-    small = small.assign(value=small["value"].clip(upper=limit))
+    beyond = small["value"] > limit
+    small = small.assign(value=small["value"].clip(upper=limit), half=small["half"].mask(beyond, 0.0))
     _levels(axis, dense, group["chance"].max(), higher)
     if not blind:
         _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
