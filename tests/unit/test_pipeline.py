@@ -60,6 +60,12 @@ class Probe(Task):
             yield Item(f"i{i}", "hit", float(row.mean() > -8))
 
 
+@pytest.fixture(autouse=True)
+def one_loader(monkeypatch):
+    """A forked child must not start threads: a pool of torch that was in use does not survive the fork."""
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")
+
+
 @pytest.fixture(scope="session")
 def spec(tiny, tmp_path_factory):
     """A tiny Llama on disk with the built-in tokenizer."""
