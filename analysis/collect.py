@@ -52,7 +52,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     data.loc[at_chance(data) & data["state"].isin(MARKS), "state"] = "chance"
-    return settle(_current(data))
+    return _current(settle(data))
 
 
 def _current(data: pd.DataFrame) -> pd.DataFrame:
@@ -61,6 +61,8 @@ def _current(data: pd.DataFrame) -> pd.DataFrame:
     A study may hold a quick look with `limit=` beside the whole; one column takes one protocol.
     """
     dense = data[(data["state"] == "dense") & (data["protocol"] != "")]
+    if "written" in dense:
+        dense = dense.sort_values("written", kind="stable", na_position="first")
     asked = dense.groupby(["model", "task"])["protocol"].last().to_dict()
     wanted = [asked.get(key) for key in zip(data["model"], data["task"], strict=True)]
     keep = [want is None or want == have for want, have in zip(wanted, data["protocol"], strict=True)]

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ def key_of(**parts: Any) -> str:
 
 def source_of(thing: object) -> str:
     """sha256 of the source of the module a thing's class comes from: edited code is another key."""
-    code = inspect.getsource(inspect.getmodule(type(thing)) or type(thing))
-    return hashlib.sha256(code.encode()).hexdigest()
+    return _source(type(thing).__module__)
+
+
+@cache
+def _source(module: str) -> str:
+    """Read once per process: what is edited later is not what runs."""
+    return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
 
 
 class Cache:

@@ -60,7 +60,7 @@ class Source:
                 )
             return asdict(self)
         where = {"path": None, "dataset": None, "revision": None, "kind": local.suffix}
-        return asdict(self) | where | {"content": tree_digest(local)}
+        return asdict(self) | where | {"content": tree_digest(local, self.files)}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Cell:
         told["model"] = {"compute": self.model.compute, "dtype": self.model.dtype}
         return told | ({"calib": self.draw.described()} if self.calibrated else {})
 
-    @property
+    @cached_property
     def weights_key(self) -> str:
         """Everything that decides the compressed weights."""
         base = {"model": self.model.fingerprint, "dtype": str(self.model.storage), "numerics": NUMERICS}
@@ -124,7 +125,7 @@ class Cell:
             seed=self.draw.seed if seeded else None,
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Everything that decides the scores, but for the tasks: the weights, and where and how they run."""
         return key_of(

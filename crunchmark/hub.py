@@ -92,10 +92,11 @@ def local_data(dataset: str) -> Path | None:
     return next((p for p in places if p.is_dir()), None)
 
 
-def tree_digest(path: Path) -> str:
-    """Sha256 over a file, or over names and contents of all files below a folder."""
+def tree_digest(path: Path, pattern: str | None = None) -> str:
+    """Sha256 over a file, or over names and contents of the files below a folder (that fit the pattern)."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    inside = (p for p in path.glob(pattern or "**/*") if p.is_file())
+    for file in [path] if path.is_file() else sorted(inside):
         digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
+from crunchmark.tensorfile import damaged
 from crunchmark.view import View
 
 MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
@@ -47,17 +48,20 @@ class Runner:
             ValueError: store or cache can not be written to; names the field.
         """
         check_budget(cell.budget)
+        trouble: list[Exception] = []  # of the parent: its own row, but no end of this cell
         with writable("store", self.store.root), self.store.lock(cell.study, cell.key):
             sweep_temps(self.store.cell(cell.study, cell.key))
             try:
-                return self._run(cell)
+                found = self._run(cell, trouble)
             except (Skip, Unreachable) as answer:
-                row = self._settle(cell, _state(answer))
-                self._parent(cell)
-                return [row]
+                found = [self._settle(cell, _state(answer))]
+                self._parent(cell, trouble)
             except Exception as error:
                 self._settle(cell, {"state": "failed", "reason": _reason(error)})
                 raise
+        for problem in trouble:
+            raise problem
+        return found
 
     def _settle(self, cell: Cell, end: Row) -> Row:
         """Write how the cell ended, keeping what was computed before."""
@@ -66,23 +70,26 @@ class Runner:
         self.store.put_cell(cell.study, cell.key, row)
         return row
 
-    def _run(self, cell: Cell) -> list[Row]:
+    def _run(self, cell: Cell, trouble: list[Exception]) -> list[Row]:
         known = self.store.get_cell(cell.study, cell.key)
         if known and known.get("state") in SETTLED:
+            self._parent(cell, trouble)
             return [known]
         todo = {n: t for n, t in cell.tasks.items() if not self._done(cell, n, t)}
         if todo or not known or known.get("state"):
             with self._artifact(cell) as folder:  # before the parent: what is wrong with the cell shows first
                 self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder))
-        self._parent(cell)
+        self._parent(cell, trouble)
         self._evaluate(cell, todo)
         return self.store.cell_rows(cell.study, cell.key)
 
-    def _parent(self, cell: Cell) -> None:
-        """The dense parent under the same tasks; if it fails, that is its own row, and this cell goes on."""
+    def _parent(self, cell: Cell, trouble: list[Exception]) -> None:
+        """The dense parent under the same tasks; if it fails, this cell goes on, and the caller is told."""
         if cell.key != cell.dense().key:
-            with suppress(Exception):
+            try:
                 self.run(cell.dense())
+            except Exception as error:
+                trouble.append(error)
 
     def _done(self, cell: Cell, name: str, task: Task) -> bool:
         found = self.store.get_task(cell.study, cell.key, name)
@@ -142,7 +149,13 @@ class Runner:
         """Items of a task on a cell's model, found by content: another study asks no model again."""
         key = key_of(cell=cell.key, task=name, protocol=task.protocol())
         with self.cache.folder("scores", key, lambda temp: self._ask(cell, task, temp)) as folder:
-            return read_json(folder / ITEMS) or {}
+            try:
+                found = read_json(folder / ITEMS)
+            except ValueError as error:
+                raise damaged(folder / ITEMS, error) from None
+            if found is None:
+                raise damaged(folder / ITEMS, FileNotFoundError("it is not there"))
+            return found
 
     def _ask(self, cell: Cell, task: Task, folder: Path) -> None:
         """Everything one task asks of one model."""
@@ -159,6 +172,7 @@ class Runner:
     def _model(self, cell: Cell) -> tuple[Any, Any]:
         """The cell's model as it is evaluated, and its tokenizer; made if it is no longer in the cache."""
         if self._loaded is None or self._loaded[0] != cell.key:
+            self._loaded = None  # never two models at once
             dtype = dtype_of("model.compute", cell.model.compute)
             with self._artifact(cell) as folder:
                 model = artifact.load(folder, packed=False, dtype=dtype)

@@ -90,6 +90,7 @@ class Perplexity(Task):
         parts = {
             "text": hashlib.sha256(self.text.encode("utf-8")).hexdigest(),
             "join": self.join if self.dataset or self._lines else None,
+            **({"words": True} if self.words else {}),
             "window": self.window,
             "stride": self.step,
             "bos": self.bos,

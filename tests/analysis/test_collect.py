@@ -42,6 +42,14 @@ def test_rows_under_another_protocol_than_dense_are_put_aside(rows):
     assert "1 rows under another protocol than dense are not shown" in tables.quality(data)[0].legend
 
 
+def test_the_protocol_of_the_newest_dense_cell_counts(rows):
+    old = [{**r, "cell": f"9{r['cell']}", "protocol": "old", "written": 100, "calib_seed": 7} for r in rows]
+    new = [{**r, "written": 200} for r in rows]
+    measured = collect.frame([*new, *old]).query("task != ''")
+    assert "old" not in set(measured["protocol"])
+    assert set(measured["task"]) == set(collect.frame(new).query("task != ''")["task"])
+
+
 def test_mixed_protocols_without_a_dense_row_are_refused_with_both_ids(rows):
     rows = [r for r in rows if r["method"] != "dense"]
     next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"

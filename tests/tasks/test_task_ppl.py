@@ -107,11 +107,19 @@ def test_a_window_beyond_the_context_is_refused_with_both_numbers(nano, text):
 def test_each_part_of_the_protocol_changes_the_id(text, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(TEXT + ".")
-    changes = [{}, {"window": 33}, {"stride": 16}, {"bos": True}, {"limit": 2}, {"path": str(other)}]
+    changes = [
+        {},
+        {"window": 33},
+        {"stride": 16},
+        {"bos": True},
+        {"limit": 2},
+        {"path": str(other)},
+        {"words": True},
+    ]
     ids = {Perplexity(**({"path": text, "window": 32} | change)).protocol() for change in changes}
     assert len(ids) == len(changes)
     assert Perplexity(path=text, window=32, stride=32).protocol() in ids  # the same as no stride
-    assert Perplexity(path=text, window=32, batch=3, words=True, name="x").protocol() in ids
+    assert Perplexity(path=text, window=32, batch=3, name="x").protocol() in ids
 
 
 def test_jsonl_rows_are_joined(tmp_path, text):

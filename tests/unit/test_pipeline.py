@@ -187,6 +187,48 @@ def test_what_does_not_change_the_weights_keeps_the_key(make):
     assert make(SVD(), 0.0).key == make(Magnitude(), 0.0).key == cell.dense().key
 
 
+def test_a_failed_parent_is_raised_and_tried_again_whatever_the_child(runner, make, tmp_path):
+    class Never(SVD):
+        def compress(self, layer, room):
+            raise Skip("can not work")
+
+    class Broken(Probe):
+        broken = True
+
+        def run(self, model, tokenizer):
+            if Broken.broken:
+                raise RuntimeError("boom")
+            yield from super().run(model, tokenizer)
+
+    cell = make(Never(), 0.3, tasks={"probe": Broken(tmp_path / "log")})
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="boom"):
+            runner.run(cell)
+        assert [r["state"] for r in runner.store.cell_rows("s", cell.key)] == ["skipped"]
+    Broken.broken = False
+    assert runner.run(cell)[0]["state"] == "skipped"
+    assert {r["state"] for r in runner.store.cell_rows("s", cell.dense().key)} == {"dense"}
+
+
+def test_damaged_scores_name_the_folder_to_delete(runner, make):
+    cell = make(SVD(), 0.3)
+    rows = runner.run(cell)
+    again = replace(cell, study="again")
+    (items, *_) = (runner.cache.root / "scores").glob("*/items.json")
+    for path in (runner.cache.root / "scores").glob("*/items.json"):
+        path.write_text("{")
+    with pytest.raises(ValueError, match=r"items\.json is damaged .* delete .*: it is made again"):
+        runner.run(again)
+    for path in (runner.cache.root / "scores").glob("*/items.json"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"items\.json is damaged .* delete "):
+        runner.run(again)
+    for path in list((runner.cache.root / "scores").glob("*/")):
+        path.rmdir()
+    assert stable([r | {"study": "s"} for r in runner.run(again)]) == stable(rows)
+    assert items.is_file()
+
+
 def test_an_edited_method_finds_nothing_of_the_old_one(make, tmp_path, monkeypatch):
     """Also where it keeps the name of what it derives."""
 
