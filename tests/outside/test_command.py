@@ -9,6 +9,8 @@ from hydra.errors import ConfigCompositionException
 from crunchmark.machine import ROOT
 from crunchmark.store import Store
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("method=svd", "limit=3")
 
 

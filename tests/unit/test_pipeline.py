@@ -367,6 +367,7 @@ def kill_at(monkeypatch, name, count, after):
     monkeypatch.setattr(files.os, name, call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     ("name", "count"), [("replace", n) for n in (1, 2, 3, 5, 8)] + [("fsync", 3), ("fsync", 11)]
