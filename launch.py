@@ -44,9 +44,7 @@ def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
         if not config.get(name):
             raise ValueError(f"{name} is missing; valid: one of the names that `--help` lists under {name}")
         if name != "task" and not isinstance(choices.get(name), str):
-            raise ValueError(
-                f"{name}={choices.get(name)} is several; valid: one, or a grid with -m {name}=a,b"
-            )
+            raise ValueError(f"{name} names several entries; valid: one, or a grid with -m {name}=a,b")
 
 
 @cache

@@ -119,6 +119,7 @@ class Cell:
             budget=self.budget,
             accounting=self.accounting,
             scope=self.scope,
+            allocate=repr(self.allocate),
             source=source_of(self.method),
             data=(self.draw.identity(), self.draw.inputs, self.draw.batch) if self.calibrated else None,
             device=self.device.partition(":")[0],

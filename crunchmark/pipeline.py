@@ -27,10 +27,6 @@ ITEMS = "items.json"
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
-class Nothing:
-    """A stage that does nothing."""
-
-
 class Runner:
     """Runs cells against one store and one cache."""
 

@@ -10,6 +10,7 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import torch
 from huggingface_hub import errors
+from refusals import refused
 from safetensors.torch import load_file, save_file
 
 from crunchmark.machine import ROOT
@@ -36,15 +37,6 @@ def small(tmp_path_factory):
 def folder(small, tmp_path):
     """A copy of it to break."""
     return Path(shutil.copytree(small, tmp_path / "net"))
-
-
-def refused(call, *parts):
-    with pytest.raises(ValueError) as e:  # noqa: PT011
-        call()
-    message = str(e.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 def weights(folder, change):

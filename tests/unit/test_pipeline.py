@@ -1,120 +1,26 @@
-"""Cells end to end on a tiny model: identity, resume, failure, kill -9, several processes."""
+"""Cells end to end on a tiny model: identity, resume, failure, what is full or damaged."""
 
-import multiprocessing as mp
-import os
-import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from cells import HOUSE, Probe, runs, stable
 from safetensors import SafetensorError
-from transformers import AutoTokenizer
 
 from crunchmark import cell as cell_module
 from crunchmark import compress as compress_module
 from crunchmark import files, pipeline, tensorfile
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
-from crunchmark.cell import Cell, Draw
-from crunchmark.interface import Item, Metric, Skip, Task
+from crunchmark.cell import Draw
+from crunchmark.interface import Skip
 from crunchmark.linalg import spectrum
-from crunchmark.models import ModelSpec
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
 from methods import svd_llm
 from methods.magnitude import Magnitude
 from methods.svd import SVD
 from methods.svd_llm import SVDLLM
-
-FORK = mp.get_context("fork")
-HOUSE = Path(__file__).parents[2]
-TIMES = ("written", "seconds", "peak", "artifact")  # parts of names of what differs between two runs
-
-
-@dataclass
-class Probe(Task):
-    """Mean log-probability of fixed tokens, one item per sequence; notes each run in a file."""
-
-    log: Path
-    name: str = "probe"
-    version: int = 1
-    die_at: int = -1  # kill the process before this item
-
-    def protocol(self):
-        return f"probe-{self.name}-{self.version}"
-
-    def metrics(self):
-        return {"logp": Metric("logp"), "hit": Metric("hit", chance=0.1)}
-
-    def run(self, model, tokenizer):
-        with self.log.open("a") as file:
-            file.write(f"{self.name}\n")
-        ids = torch.randint(3, 2048, (6, 12), generator=torch.Generator().manual_seed(5))
-        with torch.no_grad():
-            logp = model(ids).logits.log_softmax(-1)[:, :-1].gather(2, ids[:, 1:, None])
-        for i, row in enumerate(logp):
-            if i == self.die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield Item(f"i{i}", "logp", float(row.mean()))
-            yield Item(f"i{i}", "hit", float(row.mean() > -8))
-
-
-@pytest.fixture(autouse=True)
-def one_loader(monkeypatch):
-    """A forked child must not start threads: a pool of torch that was in use does not survive the fork."""
-    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")
-
-
-@pytest.fixture(scope="session")
-def spec(tiny, tmp_path_factory):
-    """A tiny Llama on disk with the built-in tokenizer."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny("llama_gqa", vocab_size=2048).to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(HOUSE / "tasks/nano/model").save_pretrained(folder)
-    return ModelSpec(str(folder), name="tiny")
-
-
-@pytest.fixture
-def make(spec, tmp_path):
-    """make(method, budget, **fields) -> Cell with one probe task."""
-    return maker(spec, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def calm(spec, tmp_path_factory):
-    """The rows of the grid when nothing disturbs it."""
-    path = tmp_path_factory.mktemp("calm")
-    rows = stable(sweep(maker(spec, path), path, "calm").rows("s"))
-    assert len(rows) == 8
-    return rows
-
-
-def maker(spec, tmp_path):
-    def cell(method, budget, **fields):
-        text = Source(path=str(HOUSE / "tasks/nano/data/calib.txt"))
-        base = Cell(
-            "s", spec, method, Draw(text, n=4, length=16, batch=2), {"probe": Probe(tmp_path / "log")},
-            {"method": repr(method)}, budget=budget, label=type(method).__name__.lower(),
-        )  # fmt: skip
-        return replace(base, **fields)
-
-    return cell
-
-
-@pytest.fixture
-def runner(tmp_path):
-    return Runner(Store(tmp_path / "store"), Cache(tmp_path / "cache"))
-
-
-def stable(rows):
-    """Rows without what differs between two runs of the same thing."""
-    kept = [{k: v for k, v in r.items() if not any(t in k for t in TIMES)} for r in rows]
-    return sorted(kept, key=lambda r: (r["cell"], r.get("task", ""), r.get("metric", "")))
-
-
-def runs(tmp_path):
-    return (tmp_path / "log").read_text().split() if (tmp_path / "log").exists() else []
 
 
 def test_a_cell_brings_its_dense_parent(runner, make, tmp_path):
@@ -330,76 +236,6 @@ def test_a_budget_out_of_range_is_refused_before_anything_is_written(runner, mak
         with pytest.raises(ValueError, match=r"budget=.* is out of range; valid: 0 <= budget < 1"):
             runner.run(make(SVD(), budget))
     assert not (tmp_path / "store").exists()
-
-
-GRID = [(SVDLLM(), 0.2), (SVDLLM(), 0.4), (Magnitude(), 0.3)]
-
-
-def sweep(make, tmp_path, where, tasks=None):
-    """The grid in this process, against the store and cache under `where`."""
-    runner = Runner(Store(tmp_path / where / "store"), Cache(tmp_path / where / "cache"))
-    for method, budget in GRID:
-        runner.run(make(method, budget, **({"tasks": tasks} if tasks else {})))
-    return runner.store
-
-
-def child(work):
-    """Run it in a forked process; its exit code."""
-    process = FORK.Process(target=work)
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
-def kill_at(monkeypatch, name, count, after):
-    """Kill this process at the count-th call of an os function, before or after it is carried out."""
-    real, left = getattr(files.os, name), [count]
-
-    def call(*args, **kwargs):
-        left[0] -= 1
-        if left[0] == 0 and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **kwargs)
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    monkeypatch.setattr(files.os, name, call)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(
-    ("name", "count"), [("replace", n) for n in (1, 2, 3, 5, 8)] + [("fsync", 3), ("fsync", 11)]
-)
-def test_kill_9_then_again_gives_the_rows_of_an_undisturbed_run(
-    make, calm, tmp_path, monkeypatch, name, count, after
-):
-    def killed():
-        kill_at(monkeypatch, name, count, after)
-        sweep(make, tmp_path, "stormy")
-
-    assert child(killed) == -signal.SIGKILL
-    store = sweep(make, tmp_path, "stormy")
-    assert stable(store.rows("s")) == calm
-    assert not list((tmp_path / "stormy").rglob(".tmp*"))
-
-
-def test_kill_9_inside_a_task_then_again(make, calm, tmp_path):
-    dying = {"probe": Probe(tmp_path / "log", die_at=3)}
-    assert child(lambda: sweep(make, tmp_path, "stormy", dying)) == -signal.SIGKILL
-    assert stable(sweep(make, tmp_path, "stormy").rows("s")) == calm
-
-
-def test_processes_on_one_store_lose_and_double_nothing(make, calm, tmp_path):
-    processes = [FORK.Process(target=sweep, args=(make, tmp_path, "shared")) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [p.exitcode for p in processes] == [0, 0, 0]
-    assert stable(Store(tmp_path / "shared" / "store").rows("s")) == calm
-    assert len(runs(tmp_path)) == 4  # three cells and their parent, each once
 
 
 def test_a_full_cache_is_named(runner, make, monkeypatch):
