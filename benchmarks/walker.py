@@ -3,7 +3,7 @@
 python -m benchmarks.walker
 Every model is measured in a process of its own, from which only the walk is counted: the rise of the
 resident high-water mark while statistics of one block after the other are gathered and dropped. That mark
-moves by tens of megabytes from run to run, so every row is a median, and what is judged is the slope: what each
+moves by tens of megabytes from run to run, so every row is a median, and the slope is judged: what each
 block more costs, against a block and its statistics, which a walk that kept them would pay.
 """
 
