@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "interface": "Item Keep Layer Method Metric ModelMethod Allocator Compensator Recoverer CacheCodec Skip "
-    "Task",
+    "PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
     "terms": "Dense LowRank NM Product Quantised Sparse Sum Term top",
     "stats": "Gram InputNorm Stat",
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from crunchmark.interface import Method as Method
     from crunchmark.interface import Metric as Metric
     from crunchmark.interface import ModelMethod as ModelMethod
+    from crunchmark.interface import PairedTask as PairedTask
     from crunchmark.interface import Recoverer as Recoverer
+    from crunchmark.interface import Scene as Scene
     from crunchmark.interface import Skip as Skip
     from crunchmark.interface import Task as Task
     from crunchmark.linalg import Factor as Factor

@@ -1,56 +1,39 @@
 """From per-item scores to rows: aggregates, error bars, and the paired comparison with dense.
 
-Every task yields `Item`s; all statistics happen here, once, and no task brings its own.
+Every task yields `Item`s; all statistics happen here and in `paired`, once, and no task brings its own.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from crunchmark.interface import Item, Metric
-
-MARGIN = 0.05  # LLM-KICK's rule: within 5 % of dense counts as a match
-Z = 1.959964  # of a 95 % interval
-RESAMPLES = 2000
-CHUNK = 4_000_000  # random indices drawn at a time
-State = Literal["match", "fail", "undecided"]
-Array = NDArray[np.float64]
+from crunchmark.paired import COVERAGE, Array, Comparison, error_of, value_of
+from crunchmark.paired import compare as compare_arrays
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One metric over its items; stderr is nan where one item tells nothing about spread."""
+    """One metric over its scored items; stderr is nan where one item tells nothing about spread."""
 
     n: int
     value: float
     stderr: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A cell against its dense parent on the same items: delta = value - dense, with its 95 % interval."""
-
-    dense: float
-    delta: float
-    low: float
-    high: float
-    p_value: float
-    state: State
+    coverage: float = 1.0  # share of the items that have a score
 
 
 def aggregate(items: Iterable[Item], metrics: Mapping[str, Metric]) -> dict[str, Aggregate]:
-    """Weighted mean of each metric's scores, or exp of it, with its standard error over items."""
+    """What each metric's scores amount to, with its standard error over items."""
     groups = _by_metric(items, metrics)
     return {name: _aggregate(groups[name], metric) for name, metric in metrics.items()}
 
 
 def compare(items: Iterable[Item], dense_items: Iterable[Item], metric: Metric, seed: int = 0) -> Comparison:
-    """Compare paired by id; `match` or `fail` only if the whole 95 % interval is on that side of the margin.
+    """Compare paired by id, over the items that both sides have a score for.
 
     Args:
         items: Of the compressed model; items of other metrics are passed over.
@@ -61,23 +44,16 @@ def compare(items: Iterable[Item], dense_items: Iterable[Item], metric: Metric, 
     Raises:
         ValueError: The two do not hold the same ids with the same weights.
     """
-    score, dense, weight = _paired(items, dense_items, metric.name)
-    now, before = _value(score, weight, metric), _value(dense, weight, metric)
-    yes_no = _yes_no(score, dense, weight)
-    if np.array_equal(score, dense):
-        same: State = "match" if len(score) > 1 else "undecided"
-        return Comparison(before, 0.0, 0.0, 0.0, 1.0, _ratio_state(score, dense, metric) if yes_no else same)
-    if not math.isfinite(now) or not math.isfinite(before):
-        state: State = "undecided" if not math.isfinite(before) else "fail"
-        return Comparison(before, now - before, math.nan, math.nan, math.nan, state)
-    draws = _bootstrap(np.stack([score, dense]), weight, seed)
-    gain = np.exp(draws[0]) - np.exp(draws[1]) if metric.kind == "exp" else draws[0] - draws[1]
-    low, high = np.quantile(gain, [0.025, 0.975])
-    if yes_no:
-        state = _ratio_state(score, dense, metric)
-    else:
-        state = _state(_slack(draws[0], draws[1], metric)) if len(score) > 1 else "undecided"
-    return Comparison(before, now - before, float(low), float(high), _p_value(score, dense, gain), state)
+    ours, theirs = _index(items, metric.name), _index(dense_items, metric.name)
+    score, dense, weight = _paired(ours, theirs, metric.name)
+    if not len(score):
+        none = math.nan
+        return Comparison(none, none, none, none, none, "measured" if metric.margin is None else "undecided")
+    found = compare_arrays(
+        score, dense, weight, metric.kind, metric.higher_is_better, metric.margin, seed=seed
+    )
+    thin = len(score) < COVERAGE * len(ours) and found.state == "match"
+    return replace(found, state="undecided") if thin else found
 
 
 def rows(
@@ -89,6 +65,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One flat row per metric, headline first; without dense items the cell is the dense one itself."""
     found = []
+    flags = _flags(items)
     for position, (name, result) in enumerate(aggregate(items, metrics).items()):
         metric = metrics[name]
         row: dict[str, Any] = {
@@ -98,7 +75,10 @@ def rows(
             "n": result.n,
             "value": result.value,
             "stderr": result.stderr,
+            "coverage": result.coverage,
+            "flags": flags.get(name, {}),
             "chance": metric.chance,
+            "kind": metric.kind,
             "higher_is_better": metric.higher_is_better,
             "headline": position == 0,
         }
@@ -129,28 +109,22 @@ def _by_metric(items: Iterable[Item], metrics: Mapping[str, Metric]) -> dict[str
     return groups
 
 
-def _arrays(items: Sequence[Item]) -> tuple[Array, Array]:
-    return np.array([i.score for i in items], dtype=float), np.array([i.weight for i in items], dtype=float)
-
-
-def _value(score: Array, weight: Array, metric: Metric) -> float:
-    mean = float(score @ weight / weight.sum())
-    return _exp(mean) if metric.kind == "exp" else mean
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if not x > 700 else math.inf
+def _flags(items: Iterable[Item]) -> dict[str, dict[str, int]]:
+    """How many items of each metric carry each flag."""
+    found: dict[str, Counter[str]] = {}
+    for item in items:
+        found.setdefault(item.metric, Counter()).update(item.extra.get("flags", ()))
+    return {name: dict(sorted(count.items())) for name, count in found.items()}
 
 
 def _aggregate(items: Sequence[Item], metric: Metric) -> Aggregate:
-    """The delta method: the error of exp(mean) is exp(mean) times the error of the mean."""
-    score, weight = _arrays(items)
-    n, value = len(score), _value(score, weight, metric)
-    if n < 2 or not math.isfinite(value):
-        return Aggregate(n, value, math.nan)
-    share = weight / weight.sum()
-    error = math.sqrt(float((share**2 * (score - score @ share) ** 2).sum()) * n / (n - 1))
-    return Aggregate(n, value, value * error if metric.kind == "exp" else error)
+    scored = [i for i in items if i.score is not None]
+    if not scored:
+        return Aggregate(0, math.nan, math.nan, 0.0)
+    score = np.array([i.score for i in scored], dtype=float)
+    weight = np.array([i.weight for i in scored], dtype=float)
+    value, error = value_of(score, weight, metric.kind), error_of(score, weight, metric.kind)
+    return Aggregate(len(scored), value, error, len(scored) / len(items))
 
 
 def _index(items: Iterable[Item], name: str) -> dict[str, Item]:
@@ -165,82 +139,16 @@ def _index(items: Iterable[Item], name: str) -> dict[str, Item]:
     return found
 
 
-def _paired(items: Iterable[Item], dense_items: Iterable[Item], name: str) -> tuple[Array, Array, Array]:
-    """Scores, dense scores and the weights they share, in the order of `items`."""
-    ours, theirs = _index(items, name), _index(dense_items, name)
+def _paired(ours: Mapping[str, Item], theirs: Mapping[str, Item], name: str) -> tuple[Array, Array, Array]:
+    """Scores, dense scores and the weights they share, in the order of `ours`, where both have a score."""
     for here, there, where in ((theirs, ours, "compressed"), (ours, theirs, "dense")):
         missing = next((key for key in here if key not in there), None)
         if missing is not None:
             raise ValueError(f"{name}: the {where} items lack the id {missing!r}, so they can not be paired")
-    score, weight = _arrays(list(ours.values()))
-    dense, other = _arrays([theirs[key] for key in ours])
-    if not np.array_equal(weight, other):
-        odd = next(key for key in ours if ours[key].weight != theirs[key].weight)
+    both = [k for k in ours if ours[k].score is not None and theirs[k].score is not None]
+    odd = next((key for key in both if ours[key].weight != theirs[key].weight), None)
+    if odd is not None:
         raise ValueError(f"{name}: item {odd!r} weighs {ours[odd].weight}, in dense {theirs[odd].weight}")
-    return score, dense, weight
-
-
-def _bootstrap(scores: Array, weight: Array, seed: int) -> Array:
-    """Weighted means of each row of scores (k, n) over the same resampled items, (k, RESAMPLES)."""
-    rng, n = np.random.default_rng(seed), scores.shape[1]
-    step = max(1, CHUNK // n)
-    means = []
-    for start in range(0, RESAMPLES, step):
-        pick = rng.integers(0, n, (min(step, RESAMPLES - start), n))
-        total = weight[pick].sum(1)
-        means.append(np.stack([(row * weight)[pick].sum(1) / total for row in scores]))
-    return np.concatenate(means, axis=1)
-
-
-def _slack(score: Array, dense: Array, metric: Metric) -> Array:
-    """How far resampled means are inside the margin: positive is good, on the log scale for kind exp."""
-    sign = 1.0 if metric.higher_is_better else -1.0
-    if metric.kind == "exp":
-        return sign * (score - dense) - sign * math.log1p(-sign * MARGIN)
-    slack: Array = sign * (score - dense) + MARGIN * np.abs(dense)
-    return slack
-
-
-def _yes_no(score: Array, dense: Array, weight: Array) -> bool:
-    """Whether all items are answered right or wrong, and count the same."""
-    return bool(np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all() and np.ptp(weight) == 0)
-
-
-def _ratio_state(score: Array, dense: Array, metric: Metric) -> State:
-    """The score test of a ratio of paired proportions against the margin (Nam and Blackwelder, 2002).
-
-    Resampling would see no spread where hardly an item changes, and call a handful of items a match.
-    """
-    sign = 1.0 if metric.higher_is_better else -1.0
-    z = sign * ratio_score(score, dense, 1 - sign * MARGIN)
-    return "match" if z >= Z else "fail" if z <= -Z else "undecided"
-
-
-def ratio_score(score: Array, dense: Array, ratio: float) -> float:
-    """Z of P(score = 1) = ratio * P(dense = 1) over paired 0/1 items; 0 where they say nothing.
-
-    The variance is that of the most likely table that obeys the equation.
-    """
-    n, one, two = len(score), float(score.mean()), float(dense.mean())
-    gained, lost = float((score > dense).mean()), float((score < dense).mean())
-    root = math.sqrt((one - ratio**2 * two) ** 2 + 4 * ratio**2 * gained * lost)
-    gain = (-one + ratio**2 * (two + 2 * gained) + root) / (2 * ratio * (ratio + 1))
-    loss = ratio * gain - (ratio - 1) * (two + gained)  # two + gained: all that either answered
-    if gain + loss <= 0:
-        return 0.0
-    return math.sqrt(n) * (one - ratio * two) / math.sqrt(ratio * (gain + loss))
-
-
-def _state(slack: Array) -> State:
-    low, high = np.quantile(slack, [0.025, 0.975])
-    return "match" if low >= 0 else "fail" if high < 0 else "undecided"
-
-
-def _p_value(score: Array, dense: Array, gain: Array) -> float:
-    """Two-sided, of no difference: McNemar's exact test for 0/1 scores, else from the paired bootstrap."""
-    if np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all():
-        lost = int((dense > score).sum())
-        odd = int((dense != score).sum())
-        return float(binomtest(lost, odd, 0.5).pvalue) if odd else 1.0
-    tail = min(int((gain <= 0).sum()), int((gain >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(gain) + 1))
+    score = np.array([ours[k].score for k in both], dtype=float)
+    dense = np.array([theirs[k].score for k in both], dtype=float)
+    return score, dense, np.array([ours[k].weight for k in both], dtype=float)

@@ -9,21 +9,19 @@ from typing import Any
 
 from crunchmark import artifact
 from crunchmark.budget import Unreachable, check_budget
-from crunchmark.cache import Cache, key_of
+from crunchmark.cache import Cache
 from crunchmark.cell import Cell
 from crunchmark.compress import compress
 from crunchmark.evaluate import rows
 from crunchmark.files import read_json, sweep_temps, writable, write_json
 from crunchmark.interface import Item, Keep, Metric, Skip, Task
 from crunchmark.machine import facts, measured
-from crunchmark.models import dtype_of
+from crunchmark.scene import Exam
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
-from crunchmark.tensorfile import damaged
 from crunchmark.view import View
 
 MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
-ITEMS = "items.json"
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
@@ -33,7 +31,7 @@ class Runner:
     def __init__(self, store: Store, cache: Cache, shared: Shared | None = None) -> None:
         self.store, self.cache = store, cache
         self.shared = shared or Shared(cache)
-        self._loaded: tuple[str, Any, Any] | None = None  # key, model and tokenizer of the cell being scored
+        self.exam = Exam(cache, self._artifact)
 
     def run(self, cell: Cell) -> list[Row]:
         """Compute what is not in the store yet; return the cell's rows.
@@ -127,53 +125,19 @@ class Runner:
                 self._score(cell, name, task)
             except Exception as error:
                 failed[name] = error
-        self._loaded = None
+        self.exam.forget()
         for problem in failed.values():
             problem.add_note(f"in task {', '.join(failed)}")
             raise problem
 
     def _score(self, cell: Cell, name: str, task: Task) -> None:
         """One task's rows, paired with the dense parent's answers to the same questions."""
-        data, parent = self._answers(cell, name, task), cell.dense()
+        data, parent = self.exam.answers(cell, name, task), cell.dense()
         items, metrics = _items(data), [Metric(**m) for m in data.pop("metrics")]
-        dense = None if cell.key == parent.key else _items(self._answers(parent, name, task))
+        dense = None if cell.key == parent.key else _items(self.exam.answers(parent, name, task))
         found = rows(name, task.protocol(), items, {m.name: m for m in metrics}, dense)
         data |= {"protocol": task.protocol(), "rows": found}
         self.store.put_task(cell.study, cell.key, name, data)
-
-    def _answers(self, cell: Cell, name: str, task: Task) -> Row:
-        """Items of a task on a cell's model, found by content: another study asks no model again."""
-        key = key_of(cell=cell.key, task=name, protocol=task.protocol())
-        with self.cache.folder("scores", key, lambda temp: self._ask(cell, task, temp)) as folder:
-            try:
-                found = read_json(folder / ITEMS)
-            except ValueError as error:
-                raise damaged(folder / ITEMS, error) from None
-            if found is None:
-                raise damaged(folder / ITEMS, FileNotFoundError("it is not there"))
-            return found
-
-    def _ask(self, cell: Cell, task: Task, folder: Path) -> None:
-        """Everything one task asks of one model."""
-        model, tokenizer = self._model(cell)
-        with measured() as stage:
-            items = list(task.run(model, tokenizer))
-        data = {
-            "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
-            "metrics": [vars(m) for m in task.metrics().values()],
-            "about": facts() | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
-        }
-        write_json(folder / ITEMS, data)
-
-    def _model(self, cell: Cell) -> tuple[Any, Any]:
-        """The cell's model as it is evaluated, and its tokenizer; made if it is no longer in the cache."""
-        if self._loaded is None or self._loaded[0] != cell.key:
-            self._loaded = None  # never two models at once
-            dtype = dtype_of("model.compute", cell.model.compute)
-            with self._artifact(cell) as folder:
-                model = artifact.load(folder, packed=False, dtype=dtype)
-            self._loaded = cell.key, model.to(cell.device), cell.model.tokenizer()
-        return self._loaded[1:]
 
     def _artifact(self, cell: Cell) -> AbstractContextManager[Path]:
         """The folder of the packed model."""

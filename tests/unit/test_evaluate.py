@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crunchmark.evaluate import aggregate, compare, ratio_score, rows
+from crunchmark.evaluate import aggregate, compare, rows
 from crunchmark.interface import Item, Metric
+from crunchmark.paired import ratio_score
 
 ACC = Metric("acc", chance=0.25)
 PPL = Metric("perplexity", kind="exp", higher_is_better=False)
@@ -184,7 +185,7 @@ def test_rows_are_flat_json_headline_first():
     assert [row["metric"] for row in found] == ["acc", "perplexity"]
     assert [row["headline"] for row in found] == [True, False]
     assert [row["state"] for row in found] == ["undecided", "match"]
-    names = "task metric protocol n value stderr chance higher_is_better headline"
+    names = "task metric protocol n value stderr coverage flags chance kind higher_is_better headline"
     assert list(found[0]) == [*names.split(), "dense", "delta", "low", "high", "p_value", "state"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -216,3 +217,52 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(ratio):
         found = compare(items(ours.tolist()), items(dense.tolist()), ACC, seed=trial)
         hit += found.low <= ratio - 1 <= found.high
     assert hit >= 87
+
+
+def test_a_missing_score_is_counted_and_never_averaged():
+    judged = [Item("a", "acc", 1.0), Item("b", "acc", None), Item("c", "acc", 0.0), Item("d", "acc", 1.0)]
+    found = aggregate(judged, {"acc": ACC})["acc"]
+    assert (found.n, found.value, found.coverage) == (3, pytest.approx(2 / 3), 0.75)
+    nothing = aggregate([Item("a", "acc", None)], {"acc": ACC})["acc"]
+    assert (nothing.n, nothing.coverage) == (0, 0.0)
+    assert math.isnan(nothing.value)
+    assert compare([Item("a", "acc", None)], [Item("a", "acc", 1.0)], ACC).state == ("undecided")
+
+
+def test_pairs_are_those_both_sides_have_a_score_for():
+    ours = [Item("a", "acc", 1.0), Item("b", "acc", None), Item("c", "acc", 0.0)]
+    dense = [Item("a", "acc", 1.0), Item("b", "acc", 0.0), Item("c", "acc", 1.0)]
+    found = compare(ours, dense, ACC)
+    assert (found.dense, found.delta) == (1.0, -0.5)
+
+
+@pytest.mark.parametrize(("missing", "state"), [(4, "match"), (8, "undecided")])
+def test_too_many_missing_answers_are_no_match(missing, state):
+    dense = items([1.0] * 100)
+    ours = [Item(i.id, "acc", None if k < missing else 1.0) for k, i in enumerate(dense)]
+    assert compare(ours, dense, ACC).state == state
+
+
+def test_a_metric_without_margin_is_told_and_not_judged():
+    kl = Metric("kl", higher_is_better=False, margin=None)
+    row = rows("f", "p", items([0.3, 0.1], "kl"), {"kl": kl}, items([0.0, 0.0], "kl"))[0]
+    assert (row["state"], row["dense"], row["delta"]) == ("measured", 0.0, pytest.approx(0.2))
+    same = rows("f", "p", items([0.0, 0.0], "kl"), {"kl": kl}, items([0.0, 0.0], "kl"))[0]
+    assert same["state"] == "measured"
+
+
+def test_quantiles_and_their_errors():
+    times = items([1.0, 2.0, 3.0, 4.0, 100.0], "ms")
+    metrics = {"ms": Metric("ms", kind="median", higher_is_better=False, margin=None)}
+    assert aggregate(times, metrics)["ms"].value == 3.0
+    slow = Metric("ms", kind="p95", higher_is_better=False)
+    assert aggregate(times, {"ms": slow})["ms"].value == pytest.approx(np.quantile([1, 2, 3, 4, 100], 0.95))
+    many = np.random.default_rng(0).normal(10, 1, 400)
+    found = aggregate(items(list(many), "ms"), metrics)["ms"]
+    assert found.stderr == pytest.approx(1.2533 / math.sqrt(400), rel=0.25)  # of a normal median
+
+
+def test_flags_are_counted_by_metric():
+    cut = Item("a", "acc", 1.0, extra={"flags": ["truncated", "empty"]})
+    row = rows("t", "p", [cut, Item("b", "acc", 0.0)], {"acc": ACC}, None)[0]
+    assert (row["flags"], row["coverage"]) == ({"empty": 1, "truncated": 1}, 1.0)

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 
 from crunchmark import cell as cell_module
 from crunchmark import compress as compress_module
-from crunchmark import files, pipeline, tensorfile
+from crunchmark import files, pipeline, scene, tensorfile
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
 from crunchmark.cell import Draw
-from crunchmark.interface import Skip
+from crunchmark.interface import Item, Metric, PairedTask, Skip
 from crunchmark.linalg import spectrum
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
@@ -166,7 +166,7 @@ def test_the_parent_answers_the_same_questions(runner, make, tmp_path):
 
 def test_rows_say_where_they_were_scored(runner, make, tmp_path, monkeypatch):
     runner.run(make(SVD(), 0.3))
-    monkeypatch.setattr(pipeline, "facts", lambda: {"git": "later"})
+    monkeypatch.setattr(scene, "facts", lambda: {"git": "later"})
     both = {"probe": Probe(tmp_path / "log"), "more": Probe(tmp_path / "log", "more")}
     rows = runner.run(make(SVD(), 0.3, tasks=both))
     assert {r["task"]: r["git"] for r in rows}["more"] == "later"
@@ -255,3 +255,38 @@ def test_a_read_only_store_is_named(make, tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     with pytest.raises(ValueError, match=r"store=.* can not be written: Read-only file system"):
         Runner(Store(tmp_path / "store"), Cache(tmp_path / "cache")).run(make(SVD(), 0.3))
+
+
+class Echo(PairedTask):
+    """Scores the sum of the weights against what the parent wrote down."""
+
+    name = "echo"
+
+    def __init__(self, log):
+        self.log = log
+
+    def protocol(self):
+        return "echo-1"
+
+    def metrics(self):
+        return {"gap": Metric("gap", higher_is_better=False, margin=None)}
+
+    def remember(self, model, tokenizer, folder):
+        with self.log.open("a") as file:
+            file.write("x")
+        (folder / "sum").write_text(repr(total(model)))
+
+    def beside(self, model, tokenizer, folder):
+        yield Item("all", "gap", abs(total(model) - float((folder / "sum").read_text())))
+
+
+def total(model):
+    return float(sum(p.detach().abs().sum() for p in model.parameters()))
+
+
+def test_a_paired_task_sees_what_the_parent_wrote_once(runner, make, tmp_path):
+    echo = {"echo": Echo(tmp_path / "log")}
+    rows = [runner.run(make(SVD(), budget, tasks=echo))[0] for budget in (0.3, 0.5)]
+    assert 0 < rows[0]["value"] < rows[1]["value"]
+    assert [(row["dense"], row["state"]) for row in rows] == [(0.0, "measured")] * 2
+    assert (tmp_path / "log").read_text() == "x"

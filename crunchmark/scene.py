@@ -1,0 +1,93 @@
+"""Asking tasks of models: what was answered is found by content, and one model is in memory at a time."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from crunchmark import artifact
+from crunchmark.cache import Cache, key_of
+from crunchmark.cell import Cell
+from crunchmark.files import read_json, write_json
+from crunchmark.interface import Scene, Task
+from crunchmark.machine import facts, measured
+from crunchmark.models import dtype_of
+from crunchmark.store import Row
+from crunchmark.tensorfile import damaged
+
+ITEMS = "items.json"
+Artifact = Callable[[Cell], AbstractContextManager[Path]]
+Make = Callable[[Any, Any, Path], None]
+
+
+class Exam:
+    """Asks tasks of cells; `packed` gives a cell's artifact, made where the cache lost it."""
+
+    def __init__(self, cache: Cache, packed: Artifact) -> None:
+        self.cache, self.packed = cache, packed
+        self._loaded: tuple[str, Any] | None = None  # key and model of the cell being scored
+
+    def answers(self, cell: Cell, name: str, task: Task) -> Row:
+        """Items of a task on a cell's model, found by content: another study asks no model again."""
+        key = key_of(cell=cell.key, task=name, protocol=task.protocol())
+        with self.cache.folder("scores", key, lambda temp: self._ask(cell, task, temp)) as folder:
+            try:
+                found = read_json(folder / ITEMS)
+            except ValueError as error:
+                raise damaged(folder / ITEMS, error) from None
+            if found is None:
+                raise damaged(folder / ITEMS, FileNotFoundError("it is not there"))
+            return found
+
+    def forget(self) -> None:
+        """Free the model that is in memory."""
+        self._loaded = None
+
+    def _ask(self, cell: Cell, task: Task, folder: Path) -> None:
+        """Everything one task asks of one model."""
+        scene = CellScene(self, cell)
+        with measured() as stage:
+            items = list(task.ask(scene))
+        data = {
+            "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
+            "metrics": [vars(m) for m in task.metrics().values()],
+            "about": facts() | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
+        }
+        write_json(folder / ITEMS, data)
+
+    def model(self, cell: Cell) -> Any:
+        """The cell's model as its quality is evaluated: on dense weights, however they are stored."""
+        if self._loaded is None or self._loaded[0] != cell.key:
+            self.forget()  # never two models at once
+            self._loaded = cell.key, self.load(cell, packed=False)
+        return self._loaded[1]
+
+    def load(self, cell: Cell, packed: bool) -> Any:
+        """The cell's model on its device."""
+        dtype = dtype_of("model.compute", cell.model.compute)
+        with self.packed(cell) as folder:
+            return artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+
+
+class CellScene(Scene):
+    """A cell as its tasks see it."""
+
+    def __init__(self, exam: Exam, cell: Cell) -> None:
+        self.exam, self.cell = exam, cell
+        self.tokenizer = cell.model.tokenizer()
+
+    def model(self, packed: bool = False) -> Any:
+        """The cell's model; packed ones are the caller's to keep."""
+        return self.exam.load(self.cell, packed=True) if packed else self.exam.model(self.cell)
+
+    def dense(self, packed: bool = False) -> Any:
+        """The dense parent's."""
+        parent = self.cell.dense()
+        return self.exam.load(parent, packed=True) if packed else self.exam.model(parent)
+
+    def remembered(self, protocol: str, make: Make) -> AbstractContextManager[Path]:
+        """What the dense parent left, found by content."""
+        key = key_of(cell=self.cell.dense().key, protocol=protocol)
+        return self.exam.cache.folder(
+            "references", key, lambda temp: make(self.dense(), self.tokenizer, temp)
+        )
