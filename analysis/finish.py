@@ -44,7 +44,14 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
         shown, notes = _table(data, shape)
         if _width(shown) <= width:
             break
-    return Group(shown, *(Text(f"{i} {text}", style="dim") for text, i in notes.items()))
+    left_out = []
+    tasks = list(dict.fromkeys(collect.select(data)["task"]))
+    while _width(shown) > width and len(tasks) > 1:
+        left_out.append(style.short_task(tasks.pop()))
+        shown, notes = _table(data[data["task"].isin(["", *tasks])], _SHAPES[-1])
+    more = [f"no room here for {', '.join(reversed(left_out))}"] if left_out else []
+    lines = [*(f"{i} {text}" for text, i in notes.items()), *more]
+    return Group(shown, *(Text(line, style="dim") for line in lines))
 
 
 def _width(shown: Table) -> int:
@@ -178,18 +185,17 @@ class Finish:
     """
 
     def __init__(self) -> None:
-        self._shown = False
+        self._ran = self._shown = False
 
     def on_run_start(self, config: Any, **_: Any) -> None:
-        """Promise the table."""
-        self._promise(config)
+        """Nothing to do: a sweep that can not be composed has nothing to show."""
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        """Promise the table."""
-        self._promise(config)
+        """Nothing to do."""
 
     def on_job_start(self, config: Any, **_: Any) -> None:
-        """Nothing to do."""
+        """Promise the table."""
+        self._promise(config)
 
     def on_job_end(self, config: Any, **_: Any) -> None:
         """Nothing to do."""
@@ -207,10 +213,12 @@ class Finish:
 
     def _promise(self, config: Any) -> None:
         """Print at the exit of the process what was not printed before."""
-        atexit.register(self._show, str(config.study), str(config.store))
+        if not self._ran:
+            self._ran = True
+            atexit.register(self._show, str(config.study), str(config.store))
 
     def _show(self, study: str, store_root: str) -> None:
-        """Show the study, once; nothing where nothing was stored, for whatever went wrong has been said."""
-        if not self._shown and (Path(store_root) / study).is_dir():
+        """Show the study, once; nothing where nothing ran or was stored: what went wrong has been said."""
+        if self._ran and not self._shown and (Path(store_root) / study).is_dir():
             self._shown = True
             show(study, store_root)

@@ -29,10 +29,10 @@ def settle(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(data: pd.DataFrame) -> list[str]:
-    """Method, its knobs, and the accounting where a study has both."""
+    """Method, its knobs, and the accounting where a study has both and it is not the usual one."""
     both = data.loc[data["method"] != "dense", "accounting"].replace("", pd.NA).nunique() > 1
     return [
-        method + (f" {knobs}" if knobs else "") + (f" ({accounting})" if both and method != "dense" else "")
+        method + (f" {knobs}" if knobs else "") + (f" {accounting}" if both and accounting != "bytes" else "")
         for method, knobs, accounting in zip(data["method"], data["knobs"], data["accounting"], strict=True)
     ]
 

@@ -40,7 +40,8 @@ class LmEvalConfigSource(ConfigSource):
             ConfigCompositionException: Nobody knows the name in this group; the message has the nearest.
         """
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        if not group or not (CONF / group).is_dir():
+        nobodys = not group or group.split("/")[0] == "hydra" or name == "None"
+        if nobodys or not (CONF / group).is_dir():
             return False
         if group != "task" or name not in known():
             raise ConfigCompositionException(unknown(group, name))

@@ -99,7 +99,7 @@ def test_of_two_cells_with_the_same_settings_the_newest_is_shown():
 
 def test_both_accountings_in_one_study_are_told_apart(rows):
     nominal = [{**r, "cell": r["cell"] + "n", "accounting": "nominal"} for r in rows if r["method"] == "svd"]
-    assert {"svd (bytes)", "svd (nominal)", "dense"} <= set(collect.frame(rows + nominal)["label"])
+    assert {"svd", "svd nominal", "dense"} <= set(collect.frame(rows + nominal)["label"])
 
 
 def test_an_empty_study_is_a_frame_without_rows():

@@ -1,0 +1,73 @@
+"""A sweep of several grids in one study, for what one grid of products can not say.
+
+An experiment lists them under `hydra.sweeper.grids`; what the command line says holds for each. Several
+processes share the work by `hydra.sweeper.part=1/2`: part k of n takes every n-th cell from the k-th on.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Grids(Sweeper):
+    """All cells of all grids, launched as one batch: mistakes show before anything runs.
+
+    grids: options to values, each as one would write it behind `-m`.
+    part: "k/n", which of n equal shares of the cells to run.
+    """
+
+    def __init__(self, grids: Sequence[Mapping[str, Any]], part: str = "1/1") -> None:
+        self.grids, self.part = grids, str(part)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's introduction: what loads configs, and what runs jobs."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Any]:
+        """Run the cells; raises what a job raised."""
+        batch = self.cells(OverridesParser.create(config_loader=self.hydra_context.config_loader), arguments)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        self.validate_batch_is_legal(batch)
+        done = self.launcher.launch(batch, initial_job_idx=0) if batch else []
+        return [job.return_value for job in done]
+
+    def cells(self, parser: OverridesParser, arguments: list[str]) -> list[list[str]]:
+        """This part's cells, each once, as lists of overrides.
+
+        Raises:
+            HydraException: there is no grid, or part is not k/n with 1 <= k <= n.
+        """
+        match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", self.part)
+        if not match or int(match[1]) > int(match[2]):
+            raise HydraException(f"hydra.sweeper.part={self.part!r}; valid: k/n, k at most n, such as 1/2")
+        if not self.grids:
+            raise HydraException("hydra.sweeper.grids is empty; valid: a list of options and their values")
+        found: dict[tuple[str, ...], None] = {}
+        for grid in self.grids:
+            own = [f"{option}={value}" for option, value in grid.items()]
+            found |= dict.fromkeys(_product(parser.parse_overrides([*own, *arguments])))
+        return [list(cell) for cell in list(found)[int(match[1]) - 1 :: int(match[2])]]
+
+
+def _product(overrides: list[Override]) -> list[tuple[str, ...]]:
+    """One tuple per combination of values; of two overrides of one option the later counts."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        swept = override.is_sweep_override()
+        told = list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+        values[key] = [f"{key}={value}" for value in told]
+    return list(itertools.product(*values.values()))
