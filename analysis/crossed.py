@@ -112,9 +112,10 @@ def summarise(scores: Array, dense: Array | None, weight: Array, metric: Metric)
     if dense is None:
         return found | dict.fromkeys(f.name for f in fields(Comparison))
     before = value_of(dense, weight, metric.kind)
-    if several and np.isfinite(values).all() and math.isfinite(before):
+    changed = bool((scores != dense).any())
+    if several and changed and np.isfinite(values).all() and math.isfinite(before):
         return found | _against(scores, values, dense, weight, metric)
-    worst = scores[int(np.argmin(np.isfinite(values)))]  # one seed, or one that is not finite
+    worst = scores[int(np.argmin(np.isfinite(values)))]  # one seed, one that is not finite, or all as dense
     return found | vars(compare(worst, dense, weight, metric.kind, metric.higher, metric.margin))
 
 

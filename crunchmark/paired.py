@@ -14,12 +14,32 @@ import numpy as np
 from scipy.stats import binom, binomtest, norm, t
 
 from crunchmark.proportion import difference_variance, ratio_score, ratio_variance, tango, wilson
-from crunchmark.resample import LEVEL, QUANTILES, RESAMPLES, Array, bootstrap, resampled, retained
+from crunchmark.resample import LEVEL, QUANTILES, Array, bootstrap, resampled, retained
 
 __all__ = [  # with what a reader of the store needs
-    "Array", "COVERAGE", "Comparison", "KINDS", "LEVEL", "MARGIN", "QUANTILES", "State", "bootstrap",
-    "compare", "difference_variance", "error_of", "interval_of", "mcnemar", "ratio_score", "ratio_tails",
-    "ratio_variance", "retained", "state_of", "tango", "value_of", "wilson", "yes_no",
+    "COVERAGE",
+    "KINDS",
+    "LEVEL",
+    "MARGIN",
+    "QUANTILES",
+    "Array",
+    "Comparison",
+    "State",
+    "bootstrap",
+    "compare",
+    "difference_variance",
+    "error_of",
+    "interval_of",
+    "mcnemar",
+    "ratio_score",
+    "ratio_tails",
+    "ratio_variance",
+    "retained",
+    "state_of",
+    "tango",
+    "value_of",
+    "wilson",
+    "yes_no",
 ]  # fmt: skip
 MARGIN = 0.05  # LLM-KICK's rule (arXiv:2310.01382): within 5 % of dense counts as a match
 COVERAGE = 0.95  # answers that are missing are not missing by chance: below, nothing is a match
@@ -115,7 +135,7 @@ def compare(
         low = high = p_value = math.nan
         tails = (math.nan, math.nan)
     elif np.array_equal(score, dense):
-        low, high, p_value, tails = 0.0, 0.0, 1.0, (1 / (RESAMPLES + 1), 1.0)
+        low, high, p_value, tails = 0.0, 0.0, 1.0, (_unchanged(dense, kind, higher, margin or 0.0), 1.0)
     else:
         found = resampled(score, dense, weight, kind, higher, margin or 0.0, seed)
         low, high, p_value, tails = found.low, found.high, found.p_value, (found.p_match, found.p_fail)
@@ -145,6 +165,17 @@ def mcnemar(lost: int, gained: int) -> float:
 def yes_no(score: Array, dense: Array, weight: Array) -> bool:
     """Whether all items are answered right or wrong, and count the same."""
     return bool(np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all() and np.ptp(weight) == 0)
+
+
+def _unchanged(dense: Array, kind: str, higher: bool, margin: float) -> float:
+    """P-value of a match where not one score differs, which says little of few items.
+
+    Of scores from 0 to 1, a loss of the margin would change at least that share of the items; of others, a
+    loss that is as often above the margin as below it would spare all of them with chance 1 in 2^n.
+    """
+    bounded = kind == "mean" and higher and bool((dense >= 0).all() and (dense <= 1).all())
+    spared = max(0.5, 1 - margin * float(dense.mean())) if bounded else 0.5
+    return float(spared ** len(dense))
 
 
 def _exp(x: float) -> float:

@@ -11,12 +11,15 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
 CHUNK = 4_000_000  # random indices drawn at a time
 LEVEL = 0.025  # one-sided, of a match and of a fail
 QUANTILES = {"median": 0.5, "p95": 0.95}
+LEAST = 1 / 3  # of the sample's standard error: what a resample's own is taken to be at least
+EDGE = 0.005  # share of the resamples that the tail of a p-value is read from
 FLAT = 1e-9  # of the size of what is estimated: a standard error below is rounding
 
 
@@ -44,8 +47,9 @@ def resampled(
     own = _Moments.of(np.ones((1, len(score))), score, dense, weight)
     parts = [_Moments.of(_counts(p), score, dense, weight) for p in _picks(len(score), seed)]
     drawn = _Moments(*(np.concatenate(part) for part in zip(*(vars(p).values() for p in parts), strict=True)))
-    low, high, over, under = _studentised(own.delta(kind), drawn.delta(kind))
-    _, _, match, fail = _studentised(own.slack(kind, higher, margin), drawn.slack(kind, higher, margin))
+    low, high, over, under = _studentised(own.delta(kind), drawn.delta(kind), len(score))
+    bar = own.slack(kind, higher, margin), drawn.slack(kind, higher, margin)
+    _, _, match, fail = _studentised(*bar, len(score))
     return Drawn(low, high, min(1.0, 2 * min(over, under)), match, fail)
 
 
@@ -119,27 +123,32 @@ class _Moments:
         return np.where(spread <= FLAT * size, 0.0, spread)
 
 
-def _studentised(own: tuple[Array, Array], drawn: tuple[Array, Array]) -> tuple[float, float, float, float]:
+def _studentised(
+    own: tuple[Array, Array], drawn: tuple[Array, Array], n: int
+) -> tuple[float, float, float, float]:
     """Interval of an estimate, and p-values of the truth being 0 or less, and 0 or more.
 
-    A resample without spread is as extreme as can be: few items differ, so that the sample hardly knows its
-    spread. It counts as such in a p-value, and as the most extreme of the others in the interval.
+    A resample that misses the few items that differ has no spread of its own; LEAST bounds what it may say.
     """
-    (value,), (error,) = own
-    shift = drawn[0] - value
-    shift[np.abs(shift) <= FLAT * max(abs(float(value)), float(error))] = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(shift / drawn[1], nan=0.0, posinf=np.inf, neginf=-np.inf)
-        seen = np.nan_to_num(value / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
-    finite = ratio[np.isfinite(ratio)]
-    inside = np.clip(ratio, finite.min(initial=0.0), finite.max(initial=0.0))
-    first, last = np.quantile(inside, [LEVEL, 1 - LEVEL])
-    return (
-        float(value - last * error),
-        float(value - first * error),
-        _share(ratio >= seen),
-        _share(ratio <= seen),
-    )
+    (value,), (error,) = (part.tolist() for part in own)
+    if error == 0.0:  # every item differs by the same
+        floor = 1 / (RESAMPLES + 1)
+        return value, value, floor if value > 0 else 1.0, floor if value < 0 else 1.0
+    ratio = (drawn[0] - value) / np.maximum(drawn[1], LEAST * error)
+    first, last = np.quantile(ratio, [LEVEL, 1 - LEVEL])
+    over, under = _tail(ratio, value / error, n), _tail(-ratio, -value / error, n)
+    return value - float(last) * error, value - float(first) * error, over, under
+
+
+def _tail(ratio: Array, seen: float, n: int) -> float:
+    """P-value of what was seen; beyond the resamples' last 0.5 % it is Student's tail, scaled to meet them.
+
+    So many cells are judged at once that a p-value has to tell 1e-3 from 1e-6, which counting cannot.
+    """
+    share, edge = _share(ratio >= seen), float(np.quantile(ratio, 1 - EDGE))
+    if share > EDGE or edge <= 0 or seen <= edge:
+        return share
+    return float(t.sf(seen * float(t.isf(EDGE, n - 1)) / edge, n - 1))
 
 
 def _share(hits: NDArray[np.bool_]) -> float:
