@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import crossed
 from analysis.style import known
-from crunchmark.paired import COVERAGE, MARGIN, Array
+from crunchmark.paired import COVERAGE, KINDS, MARGIN, Array, value_of
 from crunchmark.store import Store
 
 POINT = ["model", "label", "budget", "task", "metric"]
@@ -88,7 +88,7 @@ def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str,
     scores, before, weight = _arrays(sides, dense, f"{first['task']} of {first['label']!r}")
     margin = None if "measured" in states else first.get("margin", MARGIN)
     metric = crossed.Metric(
-        first["kind"] if known(first.get("kind")) else "mean",
+        _kind(first, sides[0]),
         bool(first["higher_is_better"]),
         float(margin) if known(margin) else None if margin is None else MARGIN,
     )
@@ -100,6 +100,17 @@ def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str,
         found |= {"p_match": math.nan, "state": "undecided"}
     fixed = "dense" if own else "chance" if "chance" in states else found["state"]
     return found | {"state": fixed}
+
+
+def _kind(row: pd.Series, side: Side) -> str:
+    """What the scores amount to; a row of an older harness does not say, but its value does."""
+    if known(row.get("kind")):
+        return str(row["kind"])
+    score, weight = np.array([pair for pair in side.values() if not math.isnan(pair[0])]).T
+    for kind in KINDS:
+        if math.isclose(value_of(score, weight, kind), row["value"], rel_tol=1e-6):
+            return kind
+    raise ValueError(f"task {row['task']!r}: no kind ({', '.join(KINDS)}) makes {row['value']} of its items")
 
 
 def _arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, Array | None, Array]:

@@ -7,6 +7,7 @@ dividing by each resample's own standard error takes most of that away.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -45,7 +46,7 @@ def resampled(
         p_value = 2 * min(_share(now >= before), _share(now <= before))
         return Drawn(float(low), float(high), min(1.0, p_value), _share(slack < 0), _share(slack >= 0))
     own = _Moments.of(np.ones((1, len(score))), score, dense, weight)
-    parts = [_Moments.of(_counts(p), score, dense, weight) for p in _picks(len(score), seed)]
+    parts = [_Moments.of(counts, score, dense, weight) for counts in _samples(len(score), seed)]
     drawn = _Moments(*(np.concatenate(part) for part in zip(*(vars(p).values() for p in parts), strict=True)))
     low, high, over, under = _studentised(own.delta(kind), drawn.delta(kind), len(score))
     bar = own.slack(kind, higher, margin), drawn.slack(kind, higher, margin)
@@ -168,3 +169,16 @@ def _counts(pick: NDArray[np.int64]) -> Array:
     rows, n = pick.shape
     flat = (pick + n * np.arange(rows)[:, None]).ravel()
     return np.bincount(flat, minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def _samples(n: int, seed: int) -> Iterator[Array]:
+    """How often each sample holds each item (.., n); small ones are kept for the next cell of the task."""
+    if n * RESAMPLES <= CHUNK:
+        yield _kept(n, seed)
+    else:
+        yield from map(_counts, _picks(n, seed))
+
+
+@lru_cache(maxsize=4)
+def _kept(n: int, seed: int) -> Array:
+    return np.concatenate([_counts(pick) for pick in _picks(n, seed)])
