@@ -1,8 +1,8 @@
 """One cell over several calibration draws ("seeds"): the same items under each, so both are crossed.
 
-A score is item + seed + what is left. The variance of the grand mean is that of the items' means over n, plus
-what the seeds' means vary more than items alone would make them. Student's t with Satterthwaite's degrees of
-freedom stands for how little few seeds say: resampling three seeds covers far too seldom.
+A score is item + seed + what is left. The variance of the grand mean has a part of the items (n is large)
+and a part of the seeds (k is 3 or 5), each multiplied by the quantile of Student's t of its own degrees of
+freedom. Resampling seeds, or Satterthwaite's degrees of freedom, covers too seldom with so few.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import t
 
 from crunchmark.paired import (
@@ -33,6 +34,10 @@ from crunchmark.paired import (
     yes_no,
 )
 
+LEFT = (
+    0.75  # how much of what is left the seeds' part is relieved of: all covers 92.8 %, none 99 % of 3 seeds
+)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -45,32 +50,65 @@ class Metric:
 
 @dataclass(frozen=True)
 class Spread:
-    """Variance of a mean over seeds and items: of the items, beside it, and what few seeds are worth."""
+    """Variance of a mean over seeds and items, in two parts: what n items leave open, and what k seeds do."""
 
     items: float
-    extra: float
-    design: float  # variance over items relative to that of one seed
-    df: float
+    seeds: float
+    design: float  # `items` relative to the variance over items of one seed
+    n: int
+    k: int
 
     @classmethod
     def of(cls, items: float, rest: float, single: float, means: Array, n: int) -> Spread:
-        """From the variance of the items' means, of what is left, of one seed, and the seeds' means (k,)."""
+        """From the variance of the items' means, of what is left, of one seed, and the seeds' means (k,).
+
+        What is left is in both, so it is taken from one: most from the seeds', whose quantile is large, the
+        others from the items', never so much that the whole gets smaller than the items alone.
+        """
         k = len(means)
-        seeds = float(np.var(means, ddof=1)) / k
-        extra = max(0.0, seeds - rest)
-        below = items**2 / (n - 1) + extra**2 / (k - 1)
-        df = (items + extra) ** 2 / below if below > 0 else n - 1.0
-        return cls(items, extra, min(1.0, items / single) if single > 0 else 1.0, df)
+        seeds = max(0.0, float(np.var(means, ddof=1)) / k - LEFT * rest)
+        items = max(0.0, items - min((1 - LEFT) * rest, seeds))
+        return cls(items, seeds, min(1.0, items / single) if single > 0 else 1.0, n, k)
 
     @property
     def error(self) -> float:
         """Standard error of the mean."""
-        return math.sqrt(self.items + self.extra)
+        return math.sqrt(self.items + self.seeds)
 
     @property
-    def crit(self) -> float:
-        """Quantile for a 95 % interval."""
-        return float(t.isf(LEVEL, self.df))
+    def quantiles(self) -> tuple[float, float]:
+        """Of Student's t for a 95 % interval: of the items, of the seeds."""
+        return float(t.isf(LEVEL, self.n - 1)), float(t.isf(LEVEL, self.k - 1))
+
+    @property
+    def width(self) -> float:
+        """Half of a 95 % interval: each part with its own quantile."""
+        one, two = self.quantiles
+        return math.sqrt(one**2 * self.items + two**2 * self.seeds)
+
+    @property
+    def beside(self) -> float:
+        """The variance of the seeds as it counts in a formula with the items' quantile."""
+        one, two = self.quantiles
+        return self.seeds * (two / one) ** 2
+
+    def tail(self, estimate: float, items: float | None = None) -> float:
+        """P-value of a truth of 0 or less: the level at which the interval would end there.
+
+        items: variance of the items' part under the hypothesis, where it is another.
+        """
+        part, size = self.items if items is None else items, abs(estimate)
+        if estimate == 0 or part + self.seeds <= 0:
+            return 0.5 if estimate == 0 else float(estimate < 0)
+
+        def short(log_level: float) -> float:
+            level = math.exp(log_level)
+            one, two = float(t.isf(level, self.n - 1)), float(t.isf(level, self.k - 1))
+            return size - math.sqrt(one**2 * part + two**2 * self.seeds)
+
+        least, most = math.log(1e-300), math.log(0.5)
+        level = 1e-300 if short(least) > 0 else math.exp(float(brentq(short, least, most)))
+        return level if estimate > 0 else 1 - level
 
 
 def spread(z: Array) -> Spread:
@@ -122,9 +160,9 @@ def summarise(scores: Array, dense: Array | None, weight: Array, metric: Metric)
 def _value(scores: Array, values: Array, weight: Array, kind: str) -> dict[str, float]:
     """Standard error and interval of the mean over seeds."""
     found, value = _spread(scores, None, values, weight, kind), float(values.mean())
-    width = found.crit * found.error
+    width = found.width
     if kind == "mean" and yes_no(scores, scores, weight):
-        low, high = wilson(value, scores.shape[1], found.crit, found.design, found.extra)
+        low, high = wilson(value, scores.shape[1], found.quantiles[0], found.design, found.beside)
     elif kind == "exp":
         low, high = value * math.exp(-width / value), value * math.exp(min(700.0, width / value))
     else:
@@ -144,22 +182,20 @@ def _against(scores: Array, values: Array, dense: Array, weight: Array, metric: 
         share = sign - margin * np.sign(before)
         scaled = _spread(scores, dense, values, weight, metric.kind, (sign, share))
         slack = sign * (value - before) + margin * abs(before)
-    lost = gained = None
-    width, error, slack_error = delta.crit * delta.error, delta.error, scaled.error
-    low, high = value - before - width, value - before + width
+    lost = gained = items = bar = None
+    low, high = value - before - delta.width, value - before + delta.width
     if metric.kind == "mean" and yes_no(scores, np.broadcast_to(dense, scores.shape), weight):
         n, lost, gained = len(dense), float((dense > scores).mean()), float((scores > dense).mean())
-        low, high = tango(gained, lost, n, delta.crit, delta.design, delta.extra)
-        error = math.sqrt(difference_variance(gained, lost, 0.0) * delta.design / n + delta.extra)
+        low, high = tango(gained, lost, n, delta.quantiles[0], delta.design, delta.beside)
+        items = difference_variance(gained, lost, 0.0) * delta.design / n
         ratio = retained(metric.higher, margin)
-        variance = ratio_variance(value, before, gained, lost, ratio)
-        slack_error = math.sqrt(variance * scaled.design / n + scaled.extra)
+        bar = ratio_variance(value, before, gained, lost, ratio) * scaled.design / n
         lost, gained = lost * n, gained * n
-    p_value = 2 * _tail(abs(value - before), error, delta.df)
-    tails = _tail(slack, slack_error, scaled.df), _tail(-slack, slack_error, scaled.df)
+    p_value = min(1.0, 2 * delta.tail(abs(value - before), items))
+    tails = scaled.tail(slack, bar), scaled.tail(-slack, bar)
     p_match, p_fail = tails if metric.margin is not None else (math.nan, math.nan)
     state = state_of(p_match, p_fail, metric.margin)
-    found = Comparison(before, value - before, low, high, min(1.0, p_value), p_match, p_fail, state)
+    found = Comparison(before, value - before, low, high, p_value, p_match, p_fail, state)
     return vars(found) | {"lost": lost, "gained": gained}
 
 
@@ -189,10 +225,3 @@ def _pseudo(score: Array, weight: Array, kind: str) -> Array:
     value = math.exp(mean) if kind == "exp" else mean
     pseudo: Array = value + len(score) * share * (score - mean) * (value if kind == "exp" else 1.0)
     return pseudo
-
-
-def _tail(estimate: float, error: float, df: float) -> float:
-    """P-value of a truth of 0 or less; without spread the sign decides."""
-    if error > 0:
-        return float(t.sf(estimate / error, df))
-    return 0.0 if estimate > 0 else 1.0 if estimate < 0 else 0.5
