@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.label import settle
-from analysis.pool import POINT, pooled
+from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, MARKS, known
 from crunchmark.store import Store
 
@@ -87,28 +87,12 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
     try:
         names = store.studies()
         rows = store.rows(study) if study in names else []
+        data = beside_rows(frame(rows), store, study) if rows else None
     except ValueError as damaged:
         raise AnalysisError(str(damaged)) from None
-    if not rows:
+    if data is None:
         raise AnalysisError(_missing("study", study, names, str(root)))
-    return with_pools(frame(rows), store, study)
-
-
-def with_pools(data: pd.DataFrame, store: Store, study: str) -> pd.DataFrame:
-    """Beside the rows of cells with several calibration seeds, what these say together: `pooled_...`.
-
-    A cell of one seed is its row. Without the store (rows from W&B) there are no items to pool.
-    """
-    seeds = data.groupby(POINT)["cell"].transform("nunique")
-    wanted = (data["task"] != "") & ((seeds > 1) | (data["state"] == "dense"))
-    if not (wanted & (seeds > 1)).any():
-        return data
-    try:
-        found = pooled(store, study, data[wanted])
-    except ValueError as problem:
-        raise AnalysisError(str(problem)) from None
-    found = found[found["seeds"] > 1].set_index(POINT)[list(POOLED)].add_prefix("pooled_")
-    return data.join(found, on=POINT)
+    return data
 
 
 def _missing(field: str, name: str, names: list[str], where: str) -> str:
@@ -220,7 +204,6 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
     return lines.reset_index()
 
 
-POOLED = ("value_low", "value_high", "low", "high", "p_match", "p_fail", "state")
 _FACTS = (
     *("value", "stderr", "dense", "chance", "n", "achieved_bytes", "achieved_nominal"),
     *("file_bytes", "dense_file_bytes"),

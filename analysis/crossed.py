@@ -104,7 +104,7 @@ class Spread:
         def short(log_level: float) -> float:
             level = math.exp(log_level)
             one, two = float(t.isf(level, self.n - 1)), float(t.isf(level, self.k - 1))
-            return size - math.sqrt(one**2 * part + two**2 * self.seeds)
+            return size - math.hypot(one * math.sqrt(part), two * math.sqrt(self.seeds))
 
         least, most = math.log(1e-300), math.log(0.5)
         level = 1e-300 if short(least) > 0 else math.exp(float(brentq(short, least, most)))

@@ -15,11 +15,18 @@ from crunchmark.paired import COVERAGE, KINDS, MARGIN, Array, value_of
 from crunchmark.store import Store
 
 POINT = ["model", "label", "budget", "task", "metric"]
-KEPT = ["kind", "higher_is_better", "headline", "chance"]  # facts of a metric, the same on all its rows
+KEPT = [
+    "kind",
+    "margin",
+    "higher_is_better",
+    "headline",
+    "chance",
+]  # facts of a metric, the same on all its rows
 FOUND = [
     *("seeds", "n", "value", "value_low", "value_high", "stderr", "spread", "dense", "delta", "low", "high"),
     *("p_value", "p_match", "p_fail", "state", "lost", "gained"),
 ]
+POOLED = ("value_low", "value_high", "low", "high", "p_match", "p_fail", "state")  # beside the rows
 Side = dict[str, tuple[float, float]]  # score (nan: missing) and weight by item
 
 
@@ -49,10 +56,24 @@ def pooled(store: Store, study: str, data: pd.DataFrame) -> pd.DataFrame:
     for key, group in measured.groupby(POINT, sort=False):
         point = dict(zip(POINT, key, strict=True))
         first = group.iloc[0]
-        kept = {name: first.get(name) for name in KEPT}
+        kept = {name: first.get(name) for name in KEPT} | {"margin": _margin(group)}
         parent = parents.get((point["model"], point["task"], point["metric"]))
         lines.append(point | kept | _line(reader, group, parent))
     return pd.DataFrame(lines, columns=[*POINT, *KEPT, *FOUND])
+
+
+def beside_rows(data: pd.DataFrame, store: Store, study: str) -> pd.DataFrame:
+    """Beside the rows of cells with several calibration seeds, what these say together: `pooled_...`.
+
+    A cell of one seed is its row. Without the store (rows from W&B) there are no items to pool.
+    """
+    seeds = data.groupby(POINT)["cell"].transform("nunique")
+    several = (data["task"] != "") & (seeds > 1)
+    if not several.any():
+        return data
+    found = pooled(store, study, data[several | (data["state"] == "dense")])
+    found = found[found["seeds"] > 1].set_index(POINT)[list(POOLED)].add_prefix("pooled_")
+    return data.join(found, on=POINT)
 
 
 @dataclass
@@ -86,11 +107,10 @@ def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str,
     own = bool(states & {"dense"})
     dense = None if own or parent is None else reader.side(parent, first["task"], first["metric"])
     scores, before, weight = _arrays(sides, dense, f"{first['task']} of {first['label']!r}")
-    margin = None if "measured" in states else first.get("margin", MARGIN)
     metric = crossed.Metric(
         _kind(first, sides[0]),
         bool(first["higher_is_better"]),
-        float(margin) if known(margin) else None if margin is None else MARGIN,
+        _margin(group),
     )
     if not len(weight):
         nothing = dict.fromkeys(FOUND) | {"seeds": len(sides), "n": 0}
@@ -100,6 +120,14 @@ def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str,
         found |= {"p_match": math.nan, "state": "undecided"}
     fixed = "dense" if own else "chance" if "chance" in states else found["state"]
     return found | {"state": fixed}
+
+
+def _margin(group: pd.DataFrame) -> float | None:
+    """Relative loss that is allowed; None: told only. Rows of an older harness do not say: 5 %."""
+    if "measured" in set(group["state"]):
+        return None
+    margin = group.iloc[0].get("margin")
+    return float(margin) if known(margin) and margin is not pd.NA else MARGIN
 
 
 def _kind(row: pd.Series, side: Side) -> str:
