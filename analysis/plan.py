@@ -35,10 +35,9 @@ def items_of_shares(dense: float, change: float, discordant: float, margin: floa
     """
     ratio, shift = 1 - margin, dense * change
     gained, lost = discordant / 2 + max(0.0, shift), discordant / 2 + max(0.0, -shift)
-    if lost > dense or gained > 1 - dense:
-        raise ValueError(
-            f"discordant={discordant:g}: too many for dense={dense:g} and a change of {change:+g}"
-        )
+    if lost > dense + 1e-9 or gained > 1 - dense + 1e-9:
+        many = f"too many for dense={dense:g} and a change of {change:+g}"
+        raise ValueError(f"discordant={discordant:g}: {many}")
     one, apart = dense + shift, dense + shift - ratio * dense
     null = ratio_variance(one, dense, gained, lost, ratio)
     true = one + ratio**2 * dense - 2 * ratio * (dense - lost) - apart**2
@@ -83,8 +82,11 @@ def _need(row: pd.Series, seen: bool, power: float) -> float:
     sign = 1.0 if row["higher_is_better"] else -1.0
     change = sign * row["delta"] / row["dense"] if seen else 0.0
     if pd.notna(row["lost"]) and row["higher_is_better"]:
-        paired = 2 * min(row["lost"], row["gained"]) / row["n"]
-        return items_of_shares(row["dense"], change, max(paired, 1 / row["n"]), row["margin"], power)
+        paired = max(2 * min(row["lost"], row["gained"]), 1) / row["n"]
+        room = 2 * min(
+            1 - row["dense"] - max(0.0, row["dense"] * change), row["dense"] * (1 + min(0.0, change))
+        )
+        return items_of_shares(row["dense"], change, max(0.0, min(paired, room)), row["margin"], power)
     sd = (row["high"] - row["low"]) / (2 * float(norm.isf(LEVEL))) * math.sqrt(row["n"])
     return items_of_means(row["dense"], change, sd, row["margin"], power)
 
