@@ -87,6 +87,8 @@ def _need(row: pd.Series, seen: bool, power: float) -> float:
             1 - row["dense"] - max(0.0, row["dense"] * change), row["dense"] * (1 + min(0.0, change))
         )
         return items_of_shares(row["dense"], change, max(0.0, min(paired, room)), row["margin"], power)
+    if row["seeds"] > 1:
+        return math.nan  # its interval is as wide as few seeds make it, which no number of items mends
     sd = (row["high"] - row["low"]) / (2 * float(norm.isf(LEVEL))) * math.sqrt(row["n"])
     return items_of_means(row["dense"], change, sd, row["margin"], power)
 
@@ -145,13 +147,18 @@ def _studied(options: argparse.Namespace) -> Table:
     title = f"{options.study}: items to decide, power {options.power:g}"
     table = Table("task", "method", "budget", "seeds", "n", "change", "as seen", "if as dense", title=title)
     for row in found.itertuples():
+        here = row.n if row.seeds > 1 else 0
         texts = (row.task, row.label, f"{row.budget:g}", str(row.seeds), str(row.n))
         change = f"{row.delta / row.dense:+.1%}"
-        table.add_row(*texts, change, _count(row.as_seen), _count(row.if_equal))
+        counts = (_count(row.as_seen, here), _count(row.if_equal, here))
+        table.add_row(*texts, change, *counts)
     return table
 
 
-def _count(items: float) -> str:
+def _count(items: float, there: float = 0) -> str:
+    """As text; where there are that many already, it is the seeds that leave the cell undecided."""
+    if math.isnan(items) or items <= there:
+        return "more seeds"
     return "no number" if math.isinf(items) else f"{items:.0f}"
 
 
