@@ -13,23 +13,26 @@ from typing import Any
 import pandas as pd
 
 from analysis.label import settle
+from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, MARKS, known
+from crunchmark.store import Store
 
 COLUMNS = (
     *("study", "cell", "model", "method", "knobs", "budget", "accounting", "calib_seed", "state", "reason"),
     *("nearest_budget", "task", "metric", "headline", "n", "value", "stderr", "chance", "higher_is_better"),
-    *("dense", "delta", "low", "high", "p_value", "protocol", "achieved_bytes", "achieved_nominal"),
+    *("value_low", "value_high", "kind", "margin", "dense", "delta", "low", "high", "p_value", "p_match"),
+    *("p_fail", "lost", "gained", "protocol", "achieved_bytes", "achieved_nominal"),
     *("scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope", "bits_model"),
     *("simulated", "compress_seconds", "eval_seconds", "peak_memory_bytes", "method_deterministic"),
 )
 NUMBERS = (
     *("budget", "nearest_budget", "n", "value", "stderr", "chance", "dense", "delta", "low", "high"),
-    *("p_value", "achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
+    *("p_value", "p_match", "p_fail", "lost", "gained", "value_low", "value_high"),
+    *("achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
     "peak_memory_bytes",
 )
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
-POINT = ["model", "label", "budget", "task", "metric"]
 
 
 class AnalysisError(ValueError):
@@ -80,17 +83,16 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
     root = Path(store_root)
     if not root.is_dir():
         raise AnalysisError(f"store={str(root)!r}: no such folder; run a sweep first or pass --store")
-    from crunchmark.store import Store
-
     store = Store(root)
     try:
         names = store.studies()
         rows = store.rows(study) if study in names else []
+        data = beside_rows(frame(rows), store, study) if rows else None
     except ValueError as damaged:
         raise AnalysisError(str(damaged)) from None
-    if not rows:
+    if data is None:
         raise AnalysisError(_missing("study", study, names, str(root)))
-    return frame(rows)
+    return data
 
 
 def _missing(field: str, name: str, names: list[str], where: str) -> str:
@@ -184,13 +186,21 @@ def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str]
 
 
 def points(measured: pd.DataFrame) -> pd.DataFrame:
-    """One line per (model, label, budget, task, metric): calibration seeds become mean and spread."""
+    """One line per (model, label, budget, task, metric): calibration seeds become mean and spread.
+
+    Interval, p-values and state are those of all seeds and items together where the items were at hand; else
+    seeds that disagree are undecided.
+    """
     grouped = measured.groupby(POINT, sort=False)
     lines = grouped[list(_FACTS)].mean()
     lines["higher_is_better"] = grouped["higher_is_better"].first()
     lines["seeds"] = grouped.size()
     lines["spread"] = grouped["value"].std(ddof=1)
     lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
+    for name in POOLED:
+        one = grouped[name].first().where(lines["seeds"] == 1) if name != "state" else lines["state"]
+        both = grouped[f"pooled_{name}"].first() if f"pooled_{name}" in measured else None
+        lines[name] = one if both is None else both.where(both.notna(), one)
     return lines.reset_index()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crunchmark.evaluate import aggregate, compare, rows
 from crunchmark.interface import Item, Metric
-from crunchmark.paired import ratio_score
+from crunchmark.proportion import ratio_score
 
 ACC = Metric("acc", chance=0.25)
 PPL = Metric("perplexity", kind="exp", higher_is_better=False)
@@ -63,7 +63,9 @@ def test_p_value_is_mcnemars_by_hand():
 def test_identical_answers_match_only_where_there_are_enough():
     for scores, state in (([0] * 9, "undecided"), ([1, 0, 1], "undecided"), ([1] * 72, "undecided")):
         found = compare(items(scores), items(scores), ACC)
-        assert (found.state, found.delta, found.low, found.high, found.p_value) == (state, 0, 0, 0, 1)
+        width = 1.96**2 / (len(scores) + 1.96**2)  # Tango's, where no pair disagrees
+        assert (found.state, found.delta, found.p_value) == (state, 0, 1)
+        assert (found.low, found.high) == (pytest.approx(-width, abs=1e-4), pytest.approx(width, abs=1e-4))
     assert compare(items([1] * 74), items([1] * 74), ACC).state == "match"
     assert compare(items([0] * 3), items([1] * 3), ACC).state == "undecided"
     assert compare(items([0] * 9), items([1] * 9), ACC).state == "fail"
@@ -174,26 +176,27 @@ def test_ids_and_weights_must_agree():
 
 
 def test_pairing_is_by_id_not_by_place():
-    scores = [0.1, 0.9, 0.4, 0.7]
+    scores = [k / 100 for k in range(100)] * 2
     assert compare(items(scores)[::-1], items(scores), ACC).state == "match"
 
 
 def test_rows_are_flat_json_headline_first():
     metrics = {"acc": ACC, "perplexity": PPL}
-    both = items([1, 0, 1]) + items([2.0, 3.0, 4.0], "perplexity")
+    both = items([1, 0, 1]) + items([2.0, 3.0, 4.0] * 2, "perplexity")
     found = rows("arc_easy", "abcd", both, metrics, both)
     assert [row["metric"] for row in found] == ["acc", "perplexity"]
     assert [row["headline"] for row in found] == [True, False]
     assert [row["state"] for row in found] == ["undecided", "match"]
-    names = "task metric protocol n value stderr coverage flags chance kind higher_is_better headline"
-    assert list(found[0]) == [*names.split(), "dense", "delta", "low", "high", "p_value", "state"]
+    names = "task metric protocol n value stderr value_low value_high coverage flags chance kind margin"
+    compared = "dense delta low high p_value p_match p_fail state lost gained"
+    assert list(found[0]) == [*names.split(), "higher_is_better", "headline", *compared.split()]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_rows_of_the_dense_cell_and_of_a_single_item():
     (row,) = rows("t", "p", items([1.0]), {"acc": ACC}, None)
     assert (row["state"], row["stderr"], row["chance"]) == ("dense", None, 0.25)
-    assert all(row[key] is None for key in ("dense", "delta", "low", "high", "p_value"))
+    assert all(row[key] is None for key in ("dense", "delta", "low", "p_match", "lost", "gained"))
 
 
 @settings(max_examples=25, deadline=None)
