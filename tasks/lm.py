@@ -76,11 +76,11 @@ class LmEval(Task):
         made, seen = [], set()
         for subtask, rows in samples.items():
             for row in rows:
-                for item, chance in self._items(subtask, row, len({r["filter"] for r in rows}) > 1):
+                for item, blind in self._items(subtask, row, len({r["filter"] for r in rows}) > 1):
                     if (item.metric, item.id) in seen:
                         raise ValueError(f"{self.name}: two samples have the id {item.id!r}")
                     seen.add((item.metric, item.id))
-                    chances[item.metric].append(chance)
+                    chances[item.metric].append(blind)
                     made.append(item)
         if not made:
             rules = sorted(
@@ -91,8 +91,7 @@ class LmEval(Task):
                 "valid: a task with at least one metric that is a mean over items"
             )
         self._metrics = {
-            name: replace(metric, chance=mean(chances[name]))
-            for name, metric in self._metrics.items()
+            name: replace(metric, chance=mean(chances[name])) for name, metric in self._metrics.items()
         }
         yield from made
 
@@ -146,4 +145,7 @@ class LmEval(Task):
             name = f"{plain},{row['filter']}" if filters else plain
             better = kind == "mean" and bool(task.higher_is_better().get(plain, True))
             self._metrics.setdefault(name, Metric(name, kind, better))
-            yield Item(f"{subtask}/{key}", name, value, weight, told), chance(task, plain, doc) if better else None
+            yield (
+                Item(f"{subtask}/{key}", name, value, weight, told),
+                chance(task, plain, doc) if better else None,
+            )

@@ -1,6 +1,6 @@
 """Where LLM-KICK's questions come from: FreebaseQA, MMLU and TriviaQA as rows that prompts are written from.
 
-The yaml files of tasks/kick/lm name these functions and say, under `metadata`, which rows: all of it is protocol.
+The yaml files of tasks/kick/lm name these functions and say under `metadata` which rows: it is all protocol.
 """
 
 import json
@@ -77,10 +77,10 @@ def mcr(seed: int | None = None, missing: Iterable[str] = (), **_: object) -> di
         Malformed: A row lacks a field, or its subject is unknown.
     """
     found, gone = _load(MMLU, "all"), frozenset(missing)
-    rows = _options(found["test"], gone)
+    rows = _options(_get(found, "test", MMLU), gone)
     return {
         "test": _dataset(draw(rows, len(rows), seed), MMLU),
-        "dev": _dataset(_options(found["dev"], gone), MMLU),
+        "dev": _dataset(_options(_get(found, "dev", MMLU), gone), MMLU),
     }
 
 
@@ -108,7 +108,7 @@ def icra(
     """
     rows: list[Row] = []
     count: Counter[str] = Counter()
-    for row in _load(TRIVIA, config)["validation"]:
+    for row in _get(_load(TRIVIA, config), "validation", TRIVIA):
         key = str(_get(row, "question_id", TRIVIA))
         count[key] += 1
         if count[key] == 1 or not once:
@@ -138,7 +138,9 @@ def _freebase(split: str) -> Path:
 def _question(one: Mapping[str, Any], aliases: str, where: str) -> Row:
     parses = _get(one, "Parses", where)
     answers = [answer for parse in parses for answer in _get(parse, "Answers", where)]
-    named = [_get(answer, "AnswersName", where) for answer in (answers if aliases == "union" else answers[:1])]
+    named = [
+        _get(answer, "AnswersName", where) for answer in (answers if aliases == "union" else answers[:1])
+    ]
     names = list(dict.fromkeys(name for group in named for name in group))
     if not names:
         raise Malformed(f"{where}: question {one.get('Question-ID')!r} has no answer")
@@ -189,8 +191,15 @@ def _pages(row: Mapping[str, Any]) -> str:
 
 
 def _load(name: str, config: str) -> Any:
-    """The splits of a configuration; a relative name is a folder of the data root, where lm-eval stands."""
-    return load_dataset(_given.get() or name, config)
+    """The splits of a configuration; a relative name is a folder of the data root, where lm-eval stands.
+
+    A file that is given is the validation split.
+    """
+    path = _given.get()
+    if path and Path(path).is_file():
+        kind = "parquet" if path.endswith(".parquet") else "json"
+        return load_dataset(kind, data_files={"validation": path})
+    return load_dataset(path or name, config)
 
 
 def _get(row: Mapping[str, Any], field: str, where: str) -> Any:

@@ -57,7 +57,9 @@ class Fit:
             return int(self.lm.max_length) // (1 + rule["new_per_token"])
         choices = task.get_config("doc_to_choice") or []
         longest = max((len(self._encode(f" {choice}")) for choice in choices), default=0)
-        return min(rule.get("context", self.lm.max_length), room(self.lm, asked), self.lm.max_length - longest)
+        return min(
+            rule.get("context", self.lm.max_length), room(self.lm, asked), self.lm.max_length - longest
+        )
 
     def _prompt(
         self, task: Any, build: Callable[..., str], doc: Mapping[str, Any], num_fewshot: int, **how: Any
@@ -129,8 +131,12 @@ class Fit:
             Malformed: The tokenizer can not say.
         """
         if not self.lm.tokenizer.is_fast:
-            raise Malformed(f"{type(self.lm.tokenizer).__name__} does not say where tokens lie; valid: a fast one")
-        return self.lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            raise Malformed(
+                f"{type(self.lm.tokenizer).__name__} does not say where tokens lie; valid: a fast one"
+            )
+        return self.lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
 
 
 def _rule(task: Any) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ def f1(said: str, aliases: Iterable[str]) -> float:
 
 
 def letter(said: str) -> str | None:
-    """The letter of "B", "(B)" or "B. Paris"; None where the answer opens otherwise: "A man" names no choice."""
+    """The letter of "B", "(B)" or "B. Paris"; None where the answer opens otherwise: "A man" is no choice."""
     found = _LETTER.match(said.strip())
     return found[1] if found else None
 

@@ -48,7 +48,8 @@ class KickQA(LmEval):
         """Ask, then tell of each open-book question whether it could be asked."""
         yield from super().run(model, tokenizer)
         for key, held in self._fit.evidence.items() if self._fit else ():
-            yield Item(key, "in_evidence", float(held))
+            cuts = self._fit.cuts.get(key) if self._fit else None
+            yield Item(key, "in_evidence", float(held), extra={"flags": cuts} if cuts else {})
 
     @contextmanager
     def ready(self, lm: Any) -> Iterator[None]:

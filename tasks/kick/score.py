@@ -1,4 +1,4 @@
-"""Scores per item, named by the yaml files of tasks/kick/lm: new text only, unless the released code is meant."""
+"""Scores per item, named by the yaml files of tasks/kick/lm: of new text only, unless it says as released."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
