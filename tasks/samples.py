@@ -64,7 +64,8 @@ def extra(row: Sample, doc: Any, flags: Sequence[str], longest: int = 200) -> di
 
 def truncated(lm: Any, row: Sample) -> bool:
     """Whether lm-eval cut one of the sample's prompts to the model's context."""
-    return any(len(args) > 1 and _over(lm, args[0], args[1]) for args in row["arguments"])
+    counts: dict[str, int] = {}  # choices share their context
+    return any(len(args) > 1 and _over(lm, args[0], args[1], counts) for args in row["arguments"])
 
 
 def room(lm: Any, asked: str | Mapping[str, Any]) -> int:
@@ -76,8 +77,13 @@ def room(lm: Any, asked: str | Mapping[str, Any]) -> int:
     return int(lm.max_length - normalize_gen_kwargs(dict(asked), lm.max_gen_toks)["max_gen_toks"])
 
 
-def _over(lm: Any, context: str, asked: str | Mapping[str, Any]) -> bool:
-    text = context + asked if isinstance(asked, str) else context
-    if len(text.encode()) + SPARE <= room(lm, asked):  # no tokenizer makes more tokens than bytes
+def _over(lm: Any, context: str, asked: str | Mapping[str, Any], counts: dict[str, int]) -> bool:
+    """No tokenizer makes more tokens than bytes, so that most prompts need not be tokenised again."""
+    most, more = room(lm, asked) - SPARE, asked if isinstance(asked, str) else ""
+    if len((context + more).encode()) <= most:
         return False
-    return len(lm.tok_encode(text)) > room(lm, asked)
+    if context not in counts:
+        counts[context] = len(lm.tok_encode(context))
+    if counts[context] + len(more.encode()) <= most:
+        return False
+    return len(lm.tok_encode(context + more)) > most + SPARE

@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from crunchmark.checks import Malformed
+from crunchmark.checks import Malformed, first_line
 from crunchmark.hub import DATA, data_root, resolve
 from tasks.kick.match import LETTERS
 from tasks.kick.subjects import GROUP
@@ -194,12 +194,21 @@ def _load(name: str, config: str) -> Any:
     """The splits of a configuration; a relative name is a folder of the data root, where lm-eval stands.
 
     A file that is given is the validation split.
+
+    Raises:
+        FileNotFoundError: They can not be had; says how to give them.
     """
     path = _given.get()
-    if path and Path(path).is_file():
-        kind = "parquet" if path.endswith(".parquet") else "json"
-        return load_dataset(kind, data_files={"validation": path})
-    return load_dataset(path or name, config)
+    try:
+        if path and Path(path).is_file():
+            kind = "parquet" if path.endswith(".parquet") else "json"
+            return load_dataset(kind, data_files={"validation": path})
+        return load_dataset(path or name, config)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"data set {path or name!r} ({config}) can not be loaded (offline and not stored?): "
+            f"{first_line(error)}; valid: task.NAME.path=FILE or FOLDER, or {DATA}/{name}"
+        ) from error
 
 
 def _get(row: Mapping[str, Any], field: str, where: str) -> Any:

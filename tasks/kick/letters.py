@@ -8,6 +8,8 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from crunchmark.checks import Malformed
+
 
 class Letters(ConfigurableTask):
     """lm-eval's task with shots of the question's own subject."""
@@ -19,8 +21,18 @@ class Letters(ConfigurableTask):
             self._shots[doc["subject"]].append(doc)
 
     def fewshot_context(self, doc: Any, num_fewshot: int, *args: Any, **kwargs: Any) -> Any:
-        """The prompt, its examples from the subject that is asked about."""
-        self.sampler.replace_df(self._shots[doc["subject"]])
+        """The prompt, its examples from the subject that is asked about.
+
+        Raises:
+            Malformed: More examples are asked for than the subject has.
+        """
+        there = self._shots[doc["subject"]]
+        if num_fewshot > len(there):
+            raise Malformed(
+                f"num_fewshot={num_fewshot} is more than the examples of {doc['subject']!r}; "
+                f"valid: 0 to {len(there)}"
+            )
+        self.sampler.replace_df(there)
         return super().fewshot_context(doc, num_fewshot, *args, **kwargs)
 
     def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> Any:

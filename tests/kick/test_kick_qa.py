@@ -194,6 +194,14 @@ def test_shots_are_an_axis(data, nano):
     assert KickQA("any", task="kick_mcr", num_fewshot=5).protocol() == KickQA("kick_mcr").protocol()
 
 
+def test_more_shots_than_there_are(data, nano):
+    task = KickQA("k6", task="kick_mcr", num_fewshot=6)
+    with pytest.raises(
+        ValueError, match=r"^k6: num_fewshot=6 is more than the examples of '.*'; valid: 0 to 5$"
+    ):
+        list(task.run(*nano))
+
+
 def test_57_subjects_in_four_disciplines():
     counts = [list(GROUP.values()).count(name) for name in ("STEM", "humanities", "social", "other")]
     assert counts == [18, 13, 12, 14]
@@ -278,6 +286,15 @@ def test_data_that_are_not_there_say_how_to_give_them(monkeypatch, tmp_path):
         FileNotFoundError, match=r"^kick_factoid: no FreebaseQA-eval.json; valid: task.NAME.path="
     ):
         KickQA("kick_factoid").protocol()
+
+
+def test_a_data_set_that_is_not_there_names_it_and_the_way(monkeypatch, tmp_path):
+    monkeypatch.setenv(DATA, str(tmp_path))
+    (tmp_path / "mandarjoshi" / "trivia_qa").mkdir(parents=True)
+    told = r"^kick_icra_open: data set 'mandarjoshi/trivia_qa' \(rc\) can not be loaded .*; valid: task.NAME"
+    with pytest.raises(FileNotFoundError, match=told) as caught:
+        KickQA("kick_icra_open").protocol()
+    assert "\n" not in str(caught.value)
 
 
 def broken(tmp_path, change):

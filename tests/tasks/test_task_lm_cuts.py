@@ -10,6 +10,7 @@ from crunchmark.evaluate import rows
 from crunchmark.interface import Item, Metric
 from crunchmark.machine import ROOT
 from tasks.lm import LmEval, score
+from tasks.samples import truncated
 
 NANO = "tasks/nano/lm"
 YAML = """
@@ -112,6 +113,26 @@ def test_choices_beyond_the_context_are_flagged(nano, tmp_path):
     assert found[:2] == [None, None]
     assert found[-1] == ["truncated"]
     assert row["flags"] == {"truncated": 1}
+
+
+def test_what_is_cut_is_what_is_longer_than_the_room(nano):
+    class Lm:
+        max_length, max_gen_toks = 40, 8
+
+        def tok_encode(self, text):
+            return nano[1](text)["input_ids"]
+
+    lm, seen = Lm(), set()
+    for count in range(60):
+        text = " word" * count
+        length = len(lm.tok_encode(text))
+        assert truncated(lm, {"arguments": [(text, {"max_gen_toks": 8})]}) == (length > 32)
+        both = max(len(lm.tok_encode(text + more)) for more in (" a", " word word"))
+        found = truncated(lm, {"arguments": [(text, " a"), (text, " word word")]})
+        assert found == (both > 41)
+        seen.add(found)
+        assert not truncated(lm, {"arguments": [(text,)]})
+    assert seen == {False, True}
 
 
 def test_windows_over_a_long_text_cut_nothing(nano, tmp_path):
