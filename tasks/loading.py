@@ -104,13 +104,22 @@ def _data(root: Path | None) -> Iterator[None]:
 
 
 def _column(error: KeyError | UndefinedError) -> tuple[str | None, list[str]]:
-    """Which column the document in the frames of the error lacks; None: it lacks none of that name."""
+    """Which column the document in the frames of the error lacks, and those it has; None: it is not that."""
     frames = traceback.walk_tb(error.__traceback__)
     docs = [doc for frame, _ in frames if isinstance(doc := frame.f_locals.get("doc"), Mapping)]
-    told = re.match(r"'(\w+)' is undefined", str(error)) if isinstance(error, UndefinedError) else None
-    column = told[1] if told else error.args[0]
-    known_doc = docs[-1] if docs else {}
-    return (column if docs and column not in known_doc else None), [str(key) for key in known_doc]
+    column = _named(error)
+    if not docs or column is None or column in docs[-1]:
+        return None, []
+    return column, [str(key) for key in docs[-1]]
+
+
+def _named(error: KeyError | UndefinedError) -> str | None:
+    """The name a template or a line of code asked for; not a key that the line only computed."""
+    if isinstance(error, UndefinedError):
+        found = re.match(r"'(\w+)' is undefined|.* has no attribute '(\w+)'", str(error))
+        return (found[1] or found[2]) if found else None
+    key, line = error.args[0], traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return key if isinstance(key, str) and (f"'{key}'" in line or f'"{key}"' in line) else None
 
 
 def _why(name: str, error: BaseException) -> str:

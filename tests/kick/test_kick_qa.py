@@ -262,6 +262,12 @@ def test_shots_go_first_then_the_left_of_the_question(data, nano, length):
     assert task.fewshot_context(found[0], num_fewshot=5) == whole[5], "outside, nothing is changed"
 
 
+def test_the_released_context_is_2048_however_much_the_model_takes(data, nano):
+    _, task = docs("kick_code_mcr")
+    assert Fit(Short(nano[1], 4096)).room(task) == 2048
+    assert Fit(Short(nano[1], 100)).room(task) == 99  # one new token
+
+
 def test_what_does_not_fit_at_all_is_refused(data, nano):
     _, task = docs("kick_mcr")
     with (

@@ -62,11 +62,18 @@ def test_a_missing_column_of_the_score_names_it_too(nano, tmp_path):
         list(task.run(*nano))
 
 
-def test_another_key_error_is_not_taken_for_a_column(nano, tmp_path):
-    code = MARK % "{}['q']"
+@pytest.mark.parametrize(("wrong", "key"), [("{}['q']", "q"), ("{}[doc['a']]", "y"), ("{}[3]", "3")])
+def test_another_key_error_is_not_taken_for_a_column(wrong, key, nano, tmp_path):
+    code = MARK % wrong
     task = own(tmp_path, [{"id": 1, "q": "x", "a": "y"}], more=SCORED % "mean", code=code)
-    with pytest.raises(KeyError, match="q"):
+    with pytest.raises(KeyError, match=key):
         list(task.run(*nano))
+
+
+def test_a_missing_field_inside_a_column(tmp_path):
+    task = own(tmp_path, [{"id": 1, "q": {"x": "y"}, "a": "y"}], text="q.text")
+    with pytest.raises(ValueError, match=r"^own: the evaluation set has no column 'text'; it has: id, q, a$"):
+        task.protocol()
 
 
 def test_duplicate_ids_name_the_id(nano, tmp_path):
