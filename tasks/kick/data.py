@@ -22,16 +22,25 @@ from tasks.kick.subjects import GROUP
 Row = dict[str, Any]
 FREEBASE, TRIVIA, MMLU = "FreebaseQA", "mandarjoshi/trivia_qa", "cais/mmlu"
 _given: ContextVar[str | None] = ContextVar("given", default=None)
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
 
 
 @contextmanager
 def given(path: str | None) -> Iterator[None]:
-    """Inside, data are read from here; the place is no part of a protocol, what lies there is."""
-    token = _given.set(None if path is None else str(resolve(path)))
+    """Inside, data are read from here, or from the data root as seen from where we stand now.
+
+    The place is no part of a protocol, what lies there is.
+    """
+    root = data_root()
+    tokens = (
+        _given.set(None if path is None else str(resolve(path))),
+        _root.set(None if root is None else root.absolute()),
+    )
     try:
         yield
     finally:
-        _given.reset(token)
+        _given.reset(tokens[0])
+        _root.reset(tokens[1])
 
 
 def factoid(
@@ -124,7 +133,7 @@ def draw(rows: list[Row], count: int, seed: int | None) -> list[Row]:
 
 def _freebase(split: str) -> Path:
     """The file of a split: given itself, in the given folder, or in the data root."""
-    name, root = f"FreebaseQA-{split}.json", data_root()
+    name, root = f"FreebaseQA-{split}.json", _root.get()
     place = Path(_given.get() or (root or Path()) / FREEBASE)
     file = place / name if place.is_dir() else place
     if file.is_file():

@@ -230,6 +230,13 @@ def test_a_file_of_ones_own(nano):
     assert table["exact_match"]["n"] == 2
 
 
+def test_a_relative_data_root(data, monkeypatch):
+    base = KickQA("kick_factoid").protocol()
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv(DATA, data.name)
+    assert KickQA("kick_factoid").protocol() == base
+
+
 class Short:
     """An lm whose context is short; its tokens are the built-in tokenizer's."""
 
