@@ -4,6 +4,10 @@ import re
 from collections.abc import Iterable
 
 
+class Malformed(ValueError):
+    """An evaluation set that can not be asked as it is; the message names the field and the place."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what the error says, or its name."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

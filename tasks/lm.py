@@ -3,32 +3,25 @@
 lm-eval takes seconds to import, so that waits until it is used: what is wrong with a model is said before.
 """
 
-import contextlib
-import functools
-import io
-import logging
-import math
 import random
-import sys
-import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from crunchmark.checks import first_line
-from crunchmark.hub import data_root, network, resolve
+from crunchmark.hub import resolve
 from crunchmark.interface import Item, Metric, Task
 from tasks.common import check_items, safe_batch
-from tasks.index import known, lm_eval_home, unknown
+from tasks.loading import columns, load, quiet
 from tasks.protocol import protocol_id
+from tasks.samples import Sample, chance, extra, mean, score, truncated
 
-Sample = Mapping[str, Any]
+__all__ = ["LmEval", "score"]
 
 
 @dataclass
@@ -41,6 +34,7 @@ class LmEval(Task):
     batch: int | str = "auto"
     seed: int = 1234  # draws the few-shot examples; lm-eval's own default
     num_fewshot: int | None = None  # None: as the task says
+    task: str | None = None  # lm-eval's name, where ours is another: the same task with other settings
 
     def __post_init__(self) -> None:
         check_items(self.limit, self.batch)
@@ -51,22 +45,12 @@ class LmEval(Task):
         """The leaf tasks by name, their data loaded.
 
         Raises:
-            ValueError: No such task; the message names the nearest.
+            ValueError: No such task, with the nearest names; or its data lack a column.
             FileNotFoundError: A data set is not on this machine.
         """
-        from datasets.exceptions import DatasetsError
-
-        folder = None if self.include is None else str(resolve(self.include))
-        manager = _manager(folder)
-        if self.name not in manager.task_index:
-            raise ValueError(unknown(self.name, list(manager.task_index) if folder else None))
         self._seed()
-        root = data_root()
-        try:
-            with _quiet(), _data(root):
-                found = manager.load([self.name])["tasks"]
-        except (OSError, ValueError, ImportError, DatasetsError) as error:
-            raise FileNotFoundError(_why(self.name, error)) from error
+        folder = None if self.include is None else str(resolve(self.include))
+        found = load(self.task or self.name, folder, self.name)
         for task in found.values():
             fixed = task.get_config("num_fewshot")
             keep = self.num_fewshot is None or fixed == 0  # lm-eval: a task that says 0 means it
@@ -85,18 +69,18 @@ class LmEval(Task):
         """Ask the model everything, then yield one item per sample and metric.
 
         Raises:
-            ValueError: Two samples of a subtask have the same id.
+            ValueError: Two samples of a subtask have the same id, or a column is missing.
         """
         samples = self._samples(model, tokenizer)
         chances: dict[str, list[float | None]] = defaultdict(list)
         made, seen = [], set()
         for subtask, rows in samples.items():
             for row in rows:
-                for item, chance in self._items(subtask, row, len({r["filter"] for r in rows}) > 1):
+                for item, blind in self._items(subtask, row, len({r["filter"] for r in rows}) > 1):
                     if (item.metric, item.id) in seen:
                         raise ValueError(f"{self.name}: two samples have the id {item.id!r}")
                     seen.add((item.metric, item.id))
-                    chances[item.metric].append(chance)
+                    chances[item.metric].append(blind)
                     made.append(item)
         if not made:
             rules = sorted(
@@ -107,8 +91,7 @@ class LmEval(Task):
                 "valid: a task with at least one metric that is a mean over items"
             )
         self._metrics = {
-            name: Metric(name, metric.kind, metric.higher_is_better, _mean(chances[name]))
-            for name, metric in self._metrics.items()
+            name: replace(metric, chance=mean(chances[name])) for name, metric in self._metrics.items()
         }
         yield from made
 
@@ -123,11 +106,22 @@ class LmEval(Task):
         batch = self.batch
         if batch == "auto" and next(model.parameters()).device.type == "cpu":
             batch = safe_batch(model)
-        with _quiet():
+        loaded = {"tasks": self.tasks, "groups": {}, "group_map": {}}
+        with quiet(), columns(self.name):
             lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch)
-            loaded = {"tasks": self.tasks, "groups": {}, "group_map": {}}
-            found = evaluate(lm, loaded, limit=self.limit, bootstrap_iters=0, log_samples=True)
+            with self.ready(lm):
+                found = evaluate(lm, loaded, limit=self.limit, bootstrap_iters=0, log_samples=True)
+            for row in (row for rows in found["samples"].values() for row in rows):
+                row["truncated"] = truncated(lm, row)
         return found["samples"]
+
+    def ready(self, lm: Any) -> AbstractContextManager[None]:
+        """A subclass makes the tasks fit lm-eval's model here, for as long as they are asked."""
+        return nullcontext()
+
+    def flags(self, subtask: str, row: Sample) -> list[str]:
+        """What the row counts of a sample; nothing is cut without being told."""
+        return ["truncated"] if row["truncated"] else []
 
     def _seed(self) -> None:
         """As lm-eval seeds before it loads: some tasks shuffle their choices with `random`."""
@@ -140,7 +134,7 @@ class LmEval(Task):
         task, doc = self.tasks[subtask], row["doc"]
         own = doc.get("id") if isinstance(doc, Mapping) else None
         key = own if isinstance(own, str | int) else row["doc_id"]
-        extra = _extra(row, doc)
+        told = extra(row, doc, self.flags(subtask, row))
         order = [entry["metric"] for entry in task.get_config("metric_list") or []]
         for plain in sorted(row["metrics"], key=lambda m: order.index(m) if m in order else len(order)):
             rule = getattr(task.aggregation().get(plain), "__name__", "mean")
@@ -151,98 +145,7 @@ class LmEval(Task):
             name = f"{plain},{row['filter']}" if filters else plain
             better = kind == "mean" and bool(task.higher_is_better().get(plain, True))
             self._metrics.setdefault(name, Metric(name, kind, better))
-            chance = _chance(task, plain, doc) if better else None
-            yield Item(f"{subtask}/{key}", name, value, weight, extra), chance
-
-
-def score(value: Any, rule: str) -> tuple[float, float, str] | None:
-    """A sample's value as (score, weight, kind), by the name of lm-eval's aggregation; None: not per item."""
-    if rule in ("weighted_perplexity", "bits_per_byte"):
-        loglik, count = value
-        if rule == "bits_per_byte":
-            return -loglik / count / math.log(2), float(count), "mean"
-        return -loglik / count, float(count), "exp"
-    if rule == "bypass" or not isinstance(value, bool | int | float | np.bool_ | np.number):
-        return None
-    if rule == "perplexity":
-        return -float(value), 1.0, "exp"
-    return float(value), 1.0, "mean"
-
-
-@functools.cache
-def _manager(folder: str | None) -> Any:
-    """One per process and folder; lm-eval's own tasks come from our index instead of its slow scan."""
-    from lm_eval.tasks import TaskManager
-    from lm_eval.tasks._index import Entry, Kind
-
-    manager = TaskManager(include_path=folder, include_defaults=False)
-    if folder is None:
-        home = lm_eval_home()
-        manager._index = {
-            name: Entry(
-                name, Kind[row["kind"]], home / row["yaml"] if row["yaml"] else None, None, set(row["tags"])
+            yield (
+                Item(f"{subtask}/{key}", name, value, weight, told),
+                chance(task, plain, doc) if better else None,
             )
-            for name, row in known().items()
-        }
-    return manager
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No chatter from lm-eval, and progress bars on a terminal only."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _data(root: Path | None) -> Iterator[None]:
-    """Data sets below the root first, as `datasets` takes relative names for folders; then the hub."""
-    with network(), contextlib.chdir(root) if root else contextlib.nullcontext():
-        yield
-
-
-def _chance(task: Any, metric: str, doc: Any) -> float | None:
-    """What a blind guess scores: the yaml's metadata.chance, or one over the choices."""
-    stated = (task.get_config("metadata") or {}).get("chance")
-    if stated is not None:
-        return float(stated)
-    plain = task.get_config("output_type") == "multiple_choice" and task.get_config("process_results") is None
-    return 1 / len(task.doc_to_choice(doc)) if plain and metric.startswith("acc") else None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """The mean, None as soon as one is not known."""
-    known_values = [value for value in values if value is not None]
-    return sum(known_values) / len(values) if values and len(known_values) == len(values) else None
-
-
-def _extra(row: Sample, doc: Any, longest: int = 200) -> dict[str, Any]:
-    """What was said and what was asked for, short; where in the text it lay, if the document says."""
-    said = row["filtered_resps"]
-    if len(said) > 1 and all(isinstance(one, tuple | list) for one in said):
-        prediction: Any = max(range(len(said)), key=lambda i: said[i][0])
-    else:
-        prediction = str(said[0])[:longest]
-    target = row["target"]
-    extra = {
-        "prediction": prediction,
-        "target": target if isinstance(target, int | float) else str(target)[:longest],
-    }
-    return extra | {key: doc[key] for key in ("depth", "length") if isinstance(doc, Mapping) and key in doc}
-
-
-def _why(name: str, error: BaseException) -> str:
-    """One line: which data set could not be had; it is found in the frame of lm-eval that asked for it."""
-    reason = first_line(error)
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "download" and "self" in frame.f_locals:
-            task = frame.f_locals["self"]
-            which = f"{task.DATASET_PATH!r} ({task.DATASET_NAME})"
-            return f"{name}: data set {which} can not be loaded (offline and not stored?): {reason}"
-    return f"{name}: lm-eval can not load this task: {reason}"

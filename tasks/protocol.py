@@ -1,5 +1,6 @@
 """The id of an lm-eval task: everything that decides its numbers besides the model."""
 
+import ast
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from crunchmark.machine import ROOT
 from tasks.common import digest
 
 SHOTS = 10_000  # documents of a few-shot split that go into the id
@@ -30,6 +32,8 @@ def _task(task: Any, limit: int | None, seed: int) -> dict[str, Any]:
     config["metadata"] = {
         key: value for key, value in (config.get("metadata") or {}).items() if key != "config_source"
     }
+    if not type(task).__module__.startswith("lm_eval."):
+        config["class"] = source(type(task))
     shots = config.get("num_fewshot") or 0
     sampled = (config.get("generation_kwargs") or {}).get("do_sample", False)
     return {
@@ -52,16 +56,43 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
-    return _source(value) if callable(value) else value
+    return source(value) if callable(value) else value
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """Name and digest of the whole file, so that what a function calls beside it counts too."""
+def source(function: Callable[..., Any]) -> str:
+    """Name and digest of the whole file, so that what a function calls beside it counts too.
+
+    Modules of ours that the file imports count as well, and what those import.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", type(function).__qualname__)
     try:
-        text = Path(inspect.getfile(function)).read_text(encoding="utf-8")
+        file = Path(inspect.getfile(function))
+        text = file.read_text(encoding="utf-8")
     except (TypeError, OSError):
         return name
-    return f"{name}:{digest(text)}"
+    helpers = {str(f.relative_to(ROOT)): digest(f.read_text(encoding="utf-8")) for f in _helpers(file, text)}
+    return f"{name}:{digest(text)}" + (f"+{digest(helpers)}" if helpers else "")
+
+
+def _helpers(file: Path, text: str) -> set[Path]:
+    """Files below tasks/ that a file imports, directly or not."""
+    found: set[Path] = set()
+    waiting = [text]
+    while waiting:
+        new = {f for f in _imported(waiting.pop()) if f != file} - found
+        found |= new
+        waiting += [f.read_text(encoding="utf-8") for f in new]
+    return found
+
+
+def _imported(text: str) -> set[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    files = (ROOT / f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] == "tasks")
+    return {file for file in files if file.is_file()}
