@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.label import settle
-from analysis.style import GONE, MARKS, known
+from analysis.style import GONE, JUDGED, known
 
 COLUMNS = (
     *("study", "cell", "model", "method", "knobs", "budget", "accounting", "calib_seed", "state", "reason"),
@@ -51,7 +51,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     data["budget"] = data["budget"].fillna(0.0).round(6)
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
-    data.loc[at_chance(data) & data["state"].isin(MARKS), "state"] = "chance"
+    data.loc[at_chance(data) & data["state"].isin(JUDGED), "state"] = "chance"
     return _current(settle(data))
 
 

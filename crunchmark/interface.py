@@ -177,6 +177,10 @@ class Scene(ABC):
     def dense(self, packed: bool = False) -> Any:
         """Its dense parent, the model itself where it is that."""
 
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the model as written: scope_bytes, model_bytes, file_bytes; empty where it is no file."""
+        return {}
+
     @abstractmethod
     def remembered(
         self, protocol: str, make: Callable[[Any, Any, Path], None]
