@@ -161,7 +161,9 @@ class Item:
     metric: str
     score: float | None  # None: there is none to be had (a judge gave no answer); counted, never averaged
     weight: float = 1.0  # tokens, for perplexity: the aggregate is sum(score * weight) / sum(weight)
-    extra: Mapping[str, Any] = field(default_factory=dict)  # JSON: prediction, target, flags: ["truncated"]
+    extra: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # JSON: prediction, flags: ["truncated"], dense: its score
 
 
 class Scene(ABC):

@@ -72,7 +72,7 @@ class Efficiency(Task):
     device: str = "cpu"
     batches: Sequence[int] = (1, 8)  # prompts at a time
     lengths: Sequence[int] = (32, 128)  # tokens of a prompt
-    new: int = 8  # tokens written after it
+    new: int = 4  # tokens written after it
     repeats: int = 10  # turns
     warmup: int = 2  # turns that do not count
 
@@ -152,19 +152,24 @@ class Efficiency(Task):
             for i, turn in enumerate(turns):
                 yield from self._timed(point, phase, i, turn, extra)
         for i, turn in enumerate(turns):
-            extra = {"reason": energy.reason, "flags": ["no_counter"]} if energy.reason else {}
+            blank = {"reason": energy.reason, "flags": ["no_counter"]}
+            extra = blank if energy.reason else {"dense": turn[DENSE].joules}
             yield Item(self._id(point, i), f"energy_j_{point}", turn[OURS].joules, extra=extra)
 
     def _timed(
         self, point: Point, phase: str, i: int, turn: Mapping[str, Turn], extra: Mapping[str, Any]
     ) -> Iterator[Item]:
         """One turn's latency, rate and speedup of a phase."""
-        ours, dense = getattr(turn[OURS], phase), getattr(turn[DENSE], phase)
-        ms = 1000 * ours / (point.new if phase == "decode" else 1)
-        scores = {"ms": ms, "p95_ms": ms, "tps": point.tokens(phase) / ours}
-        named = {f"{phase}_{kind}_{point}": score for kind, score in scores.items()}
-        for metric, score in (named | {f"speedup_{phase}_{point}": dense / ours}).items():
-            yield Item(self._id(point, i), metric, score, extra=extra)
+        seconds = [getattr(turn[name], phase) for name in (OURS, DENSE)]
+        ms = [1000 * s / (point.new if phase == "decode" else 1) for s in seconds]
+        found = {
+            f"{phase}_ms_{point}": ms,
+            f"{phase}_p95_ms_{point}": ms,
+            f"{phase}_tps_{point}": [point.tokens(phase) / s for s in seconds],
+            f"speedup_{phase}_{point}": [seconds[1] / seconds[0], 1.0],
+        }
+        for metric, (score, dense) in found.items():
+            yield Item(self._id(point, i), metric, score, extra={**extra, "dense": dense})
 
     def _blank(self, point: Point, why: str) -> Iterator[Item]:
         """No score for any metric of the point."""

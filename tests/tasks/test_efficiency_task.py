@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from crunchmark.efficiency import resident_bytes
 from crunchmark.evaluate import rows
 from crunchmark.interface import Scene
 from crunchmark.terms import LowRank
@@ -197,3 +198,23 @@ def test_points_are_the_whole_grid_once():
     task = Efficiency(batches=[4, 1, 4], lengths=[16, 8], new=2)
     assert [str(p) for p in task.points] == ["b1_l8", "b1_l16", "b4_l8", "b4_l16"]
     assert Point(4, 16, 2).tokens("decode") == 8
+
+
+def test_rows_compare_with_the_parent_of_the_same_turns(tiny, monkeypatch):
+    speeds = {"Spy": (1.0, 4.0), "Plain": (5.0, 6.0)}
+    own = Efficiency(**QUICK)
+
+    def measure(scene, ours, dense):
+        turn = {"model": efficiency.Turn(*ours, None), "dense": efficiency.Turn(*dense, None)}
+        monkeypatch.setattr(efficiency, "by_turns", lambda *_: [turn] * 3)
+        return list(own.ask(scene))
+
+    ours = measure(Spy(tiny), speeds["Spy"], (2.0, 2.0))
+    theirs = measure(Plain(tiny), speeds["Plain"], speeds["Plain"])
+    found = {r["metric"]: r for r in rows("e", "p", ours, own.metrics(), theirs)}
+    decode, prefill = found["decode_ms_b1_l8"], found["prefill_ms_b1_l8"]
+    assert (decode["value"], decode["dense"]) == (500, 1000)  # two tokens a turn
+    assert (prefill["value"], prefill["dense"]) == (4000, 2000)
+    assert (found["speedup_decode_b1_l8"]["value"], found["speedup_decode_b1_l8"]["dense"]) == (2, 1)
+    assert found["resident_bytes"]["dense"] == resident_bytes(tiny("llama"))
+    assert {r["state"] for r in found.values()} == {"measured"}
