@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
-from analysis.style import GONE, MARKS, known
+from analysis.style import GONE, JUDGED, known
 from crunchmark.store import Store
 
 COLUMNS = (
@@ -54,7 +54,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     data["budget"] = data["budget"].fillna(0.0).round(6)
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
-    data.loc[at_chance(data) & data["state"].isin(MARKS), "state"] = "chance"
+    data.loc[at_chance(data) & data["state"].isin(JUDGED), "state"] = "chance"
     return _current(settle(data))
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def retained(points: pd.DataFrame) -> pd.DataFrame:
-    """The fraction of the dense score that is kept; tasks where dense itself is at chance are left out."""
-    small = points[(points["state"] != "dense") & (points["dense"] > 0) & ~collect.at_chance(points)]
+    """The share of the dense score that is kept, of what is judged; left out where dense is at chance."""
+    judged = ~points["state"].isin(("dense", "measured"))
+    small = points[judged & (points["dense"] > 0) & ~collect.at_chance(points)]
     ratio = small["value"] / small["dense"]
     kept = ratio.where(small["higher_is_better"], 1 / ratio)
     return small.assign(kept=kept, kept_half=(small["half"] / small["value"] * kept).replace(np.inf, 0.0))

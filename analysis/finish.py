@@ -153,7 +153,7 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
     console.print()
     console.print(table(data, console.width))
     console.print(
-        "✓ match (5 % of dense)  ✗ fail  ? undecided  ~ dense at chance  * simulated",
+        "✓ match (5 % of dense)  ✗ fail  ? undecided  ~ at chance  · told  * simulated",
         style="dim",
     )
     _files(data, Path(store_root) / study, console)

@@ -22,7 +22,14 @@ WARM = ("#D55E00", "#E69F00", "#A63603", "#C2185B")
 COOL = ("#0072B2", "#009E73", "#56B4E9", "#3F51B5")
 BAND = "#DCE6F2"
 NEUTRAL = ("#CC79A7", "#7F7F7F", "#B8A900")
-MARKS = {"match": "✓", "fail": "✗", "undecided": "?", "chance": "~"}  # ~: dense itself knows nothing
+JUDGED = ("match", "fail", "undecided")
+MARKS = {
+    "match": "✓",
+    "fail": "✗",
+    "undecided": "?",
+    "chance": "~",
+    "measured": "·",
+}  # ~: no skill in dense
 GONE = ("unreachable", "skipped", "failed")
 
 _KNOWLEDGE = re.compile(r"factoid|mcr|mmlu|trivia|freebase|closed|arc_|nq_|webqs|boolq|sciq|openbookqa|fact")

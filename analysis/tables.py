@@ -18,7 +18,7 @@ from analysis.render import Cell, Grid, latex, markdown
 FORMATS = ("md", "tex", "csv")
 LEGEND = (
     "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; ~ dense is at chance; "
-    "plain: fails; — no such cell. "
+    "· told, not judged; plain: fails; — no such cell. "
     "value ± standard error, or mean ± spread over calibration draws where their number is given."
 )
 

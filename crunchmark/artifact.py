@@ -14,7 +14,7 @@ from crunchmark.files import write_json
 from crunchmark.sliced import rebuild
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
-from crunchmark.terms import Term, unpack
+from crunchmark.terms import Dense, Term, unpack
 from crunchmark.view import View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
@@ -149,7 +149,8 @@ def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float
             raise ValueError(
                 f"{folder}: layers.{name} has shape {term.shape}; the model's is {view.layers()[name]}"
             )
-        sites[name].install(term, packed=packed)
+        # a dense term has nothing to run but a linear layer, which needs no cast at every call
+        sites[name].install(term, packed=packed and not isinstance(term, Dense))
     left = [m for m in missing if m.removesuffix(".weight") not in manifest["layers"] and not _tied(model, m)]
     if unexpected or left:
         raise ValueError(

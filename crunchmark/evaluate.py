@@ -159,5 +159,6 @@ def _paired(ours: Mapping[str, Item], theirs: Mapping[str, Item], name: str) -> 
     if odd is not None:
         raise ValueError(f"{name}: item {odd!r} weighs {ours[odd].weight}, in dense {theirs[odd].weight}")
     score = np.array([ours[k].score for k in both], dtype=float)
-    dense = np.array([theirs[k].score for k in both], dtype=float)
+    # what the parent scored in the same moment, where the task measured both, else what it scored by itself
+    dense = np.array([ours[k].extra.get("dense", theirs[k].score) for k in both], dtype=float)
     return score, dense, np.array([ours[k].weight for k in both], dtype=float)

@@ -161,7 +161,8 @@ class Item:
     metric: str
     score: float | None  # None: there is none to be had (a judge gave no answer); counted, never averaged
     weight: float = 1.0  # tokens, for perplexity: the aggregate is sum(score * weight) / sum(weight)
-    extra: Mapping[str, Any] = field(default_factory=dict)  # JSON: prediction, target, flags: ["truncated"]
+    # JSON: prediction, target, flags: ["truncated"], dense: the parent's score in the same moment
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scene(ABC):
@@ -176,6 +177,10 @@ class Scene(ABC):
     @abstractmethod
     def dense(self, packed: bool = False) -> Any:
         """Its dense parent, the model itself where it is that."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the model as written: scope_bytes, model_bytes, file_bytes; empty where it is no file."""
+        return {}
 
     @abstractmethod
     def remembered(

@@ -1,5 +1,6 @@
 """What a row says of where it was made: commit, versions, device, threads, seconds, peak memory."""
 
+import os
 import platform
 import subprocess
 import time
@@ -34,9 +35,31 @@ def facts() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": platform.machine(),
+        "processor": processor(),
         "system": platform.system(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    return platform.processor()
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """What decides how fast something runs on the device, besides the something."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "torch": version("torch"),
     }
 
 

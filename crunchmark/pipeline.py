@@ -115,6 +115,7 @@ class Runner:
         tokenizer.save_pretrained(folder)
         spent = {"load": load, "compress": stage, "pack": pack}
         made = {f"{name}_seconds": one.seconds for name, one in spent.items()}
+        made["gpu_seconds"] = stage.seconds if cell.device.startswith("cuda") else 0.0
         write_json(folder / MADE, made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())})
 
     def _evaluate(self, cell: Cell, tasks: Mapping[str, Task]) -> None:

@@ -85,6 +85,11 @@ class CellScene(Scene):
         parent = self.cell.dense()
         return self.exam.load(parent, packed=True) if packed else self.exam.model(parent)
 
+    def sizes(self) -> dict[str, int]:
+        """Of the cell's artifact."""
+        with self.exam.packed(self.cell) as folder:
+            return artifact.sizes(folder)
+
     def remembered(self, protocol: str, make: Make) -> AbstractContextManager[Path]:
         """What the dense parent left, found by content."""
         key = key_of(cell=self.cell.dense().key, protocol=protocol)

@@ -169,3 +169,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="full"):
         write()
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_is_told_and_not_judged_is_marked_so_and_never_at_chance(rows):
+    told = [
+        row | {"state": "measured", "higher_is_better": True, "dense": 0.0, "chance": None}
+        if row["method"] == "svd" and row.get("task") == "nano_factoid"
+        else row
+        for row in rows
+    ]
+    data = collect.frame(told)
+    mine = data[(data["method"] == "svd") & (data["task"] == "nano_factoid")]
+    assert set(mine["state"]) == {"measured"}
+    (grid,) = tables.quality(data)
+    text = render.markdown(grid)
+    (line,) = [x for x in text.splitlines() if x.startswith("|") and "svd" in x and x.count("·")]
+    assert line.count("·") == len(mine) == 3
+    assert r"$\cdot$" in render.latex(grid)

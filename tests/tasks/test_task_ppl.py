@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import aggregate
 from crunchmark.machine import ROOT
-from tasks.ppl import Perplexity, spans
+from tasks.ppl import Perplexity
+from tasks.windows import spans
 
 NANO = ROOT / "tasks" / "nano"
 TEXT = "Passage: The quiet boat waited near the narrow clock. " * 12
@@ -162,7 +163,7 @@ def test_wikitext2_runs_from_the_stored_data_set(monkeypatch):
 
 
 def test_a_model_without_a_stated_context_is_not_refused(nano, text, monkeypatch):
-    monkeypatch.setattr("tasks.ppl.context", lambda model: None)
+    monkeypatch.setattr("tasks.windows.context", lambda model: None)
     assert value(Perplexity(path=text, window=520, batch=1), nano) > 1
 
 

@@ -28,6 +28,8 @@ LAYERS = [  # each may import from its own and from those before
         "paired",
         "proportion",
         "resample",
+        "energy",
+        "efficiency",
     },
     {"interface", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},

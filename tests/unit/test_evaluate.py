@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -269,3 +270,12 @@ def test_flags_are_counted_by_metric():
     cut = Item("a", "acc", 1.0, extra={"flags": ["truncated", "empty"]})
     row = rows("t", "p", [cut, Item("b", "acc", 0.0)], {"acc": ACC}, None)[0]
     assert (row["flags"], row["coverage"]) == ({"empty": 1, "truncated": 1}, 1.0)
+
+
+def test_what_the_parent_scored_in_the_same_moment_is_what_counts():
+    metric = Metric("ms", "median", higher_is_better=False, margin=None)
+    dense = [Item(str(i), "ms", 50.0) for i in range(3)]  # by itself, on another day
+    ours = [Item(str(i), "ms", 10.0 + i, extra={"dense": 20.0 + 2 * i}) for i in range(3)]
+    found = compare(ours, dense, metric)
+    assert (found.dense, found.delta) == (22, -11)
+    assert compare([replace(i, extra={}) for i in ours], dense, metric).dense == 50

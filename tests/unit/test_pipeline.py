@@ -17,6 +17,7 @@ from crunchmark.interface import Item, Metric, PairedTask, Skip
 from crunchmark.linalg import spectrum
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
+from crunchmark.view import TermLinear
 from methods import svd_llm
 from methods.magnitude import Magnitude
 from methods.svd import SVD
@@ -290,3 +291,22 @@ def test_a_paired_task_sees_what_the_parent_wrote_once(runner, make, tmp_path):
     assert 0 < rows[0]["value"] < rows[1]["value"]
     assert [(row["dense"], row["state"]) for row in rows] == [(0.0, "measured")] * 2
     assert (tmp_path / "log").read_text() == "x"
+
+
+class Sizes(Probe):
+    """Scores the bytes of the artifact, and how many layers of the packed model run a term."""
+
+    def ask(self, scene):
+        terms = [sum(isinstance(m, TermLinear) for m in model.modules()) for model in (
+            scene.model(packed=True), scene.dense(packed=True))]  # fmt: skip
+        yield Item("bytes", "logp", scene.sizes()["file_bytes"], extra={"terms": terms})
+        yield Item("bytes", "hit", 1.0)
+
+
+def test_a_task_sees_the_bytes_and_the_packed_form(runner, make, tmp_path):
+    cell = make(SVD(), 0.3, tasks={"sizes": Sizes(tmp_path / "log")})
+    row = runner.run(cell)[0]
+    assert row["value"] == row["file_bytes"]
+    assert row["gpu_seconds"] == 0.0
+    (item, _) = runner.exam.answers(cell, "sizes", cell.tasks["sizes"])["items"]
+    assert item[4]["terms"][0] > 0 == item[4]["terms"][1]  # a dense weight runs as a linear layer
