@@ -59,7 +59,8 @@ class Summaries(Talks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(f"{self.name}.bucket", self.bucket, (None, *BUCKETS["marks"]))
+        if self.bucket is not None:
+            one_of(f"{self.name}.bucket", self.bucket, BUCKETS["marks"])
         one_of(f"{self.name}.count", self.count, BUCKETS)
         flag(f"{self.name}.strip", self.strip)
         whole(f"{self.name}.stories", self.stories)
