@@ -1,1 +1,1 @@
-"""LLM-KICK (arXiv:2310.01382) on real data: question answering, summaries, instructions."""
+"""LLM-KICK (arXiv:2310.01382) on real data, repaired and as published: questions, summaries, talks."""

@@ -4,7 +4,8 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tasks.nano import texts
@@ -16,6 +17,7 @@ from tasks.nano.world import RELATIONS, Subject, known_people, places, unseen_pe
 Item = dict[str, object]
 COUNT = 400
 DEPTHS, LENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0), (64, 128, 192, 256, 384, 500)
+BUCKETS = {"s": (64, 96), "m": (160, 224), "l": (320, 440)}  # tokens of a prompt to sum up, low to high
 HERE = Path(__file__).parent
 
 
@@ -74,20 +76,56 @@ def summ() -> Iterable[Item]:
     """A passage about one unseen person, at times naming a second; its facts are to be covered."""
     rng, strangers = seeded("items", "summ"), unseen_people("summ")
     for number in range(300):
-        subject = next(strangers)
-        relations = texts.some(rng, subject, 3, 6)
-        people, chosen = [subject], [relations]
-        if number % 4 == 0:
-            people, chosen = [*people, next(strangers)], [*chosen, [rng.choice(relations)]]
-        passage = texts.passage(rng, people, chosen, rng.randint(0, 2))
-        order = [relation for relation in RELATIONS if relation in relations]
+        yield _summary(rng, strangers, f"summ-{number:04d}", second=number % 4 == 0)
+
+
+def _summary(rng: random.Random, strangers: Iterator[Subject], key: str, second: bool) -> Item:
+    """One passage with the facts of its first person; a second one may be named."""
+    subject = next(strangers)
+    relations = texts.some(rng, subject, 3, 6)
+    people, chosen = [subject], [relations]
+    if second:
+        people, chosen = [*people, next(strangers)], [*chosen, [rng.choice(relations)]]
+    passage = texts.passage(rng, people, chosen, rng.randint(0, 2))
+    order = [relation for relation in RELATIONS if relation in relations]
+    return {
+        "id": key,
+        "name": subject.name,
+        "passage": passage,
+        "prompt": f"Summary of {subject.name}:",
+        "facts": [subject.facts[relation] for relation in order],
+        "reference": note(subject, order),
+    }
+
+
+def summ_of(bucket: str) -> Iterable[Item]:
+    """The passages of `summ` behind filler that fills the prompt up to a length of the bucket."""
+    rng, strangers = seeded("items", "summ", bucket), unseen_people(f"summ {bucket}")
+    low, high = BUCKETS[bucket]
+    number = 0
+    while number < 80:
+        item = _summary(rng, strangers, f"summ_{bucket}-{number:04d}", second=number % 4 == 0)
+        said, prompt = str(item["passage"]).removeprefix("Passage: "), item["prompt"]
+        length = rng.randint(low + 16, high)  # the last sentence of filler may leave up to 16 tokens free
+        hay = _hay(rng, length - len(encoder()(f"Passage: {said}\n{prompt}")))
+        passage = "Passage: " + " ".join([*hay, said])
+        used = len(encoder()(f"{passage}\n{prompt}"))
+        if low <= used <= high:
+            yield item | {"passage": passage, "tokens": used}
+            number += 1
+
+
+def instruct() -> Iterable[Item]:
+    """Two turns about one known person: a fact, then another one."""
+    rng = seeded("items", "instruct")
+    for number, subject in enumerate(rng.sample(known_people(), 200)):
+        relations = rng.sample(list(subject.facts), 2)
         yield {
-            "id": f"summ-{number:04d}",
+            "id": f"instruct-{number:04d}",
             "name": subject.name,
-            "passage": passage,
-            "prompt": f"Summary of {subject.name}:",
-            "facts": [subject.facts[relation] for relation in order],
-            "reference": note(subject, order),
+            "relations": relations,
+            "turns": [ask(rng, subject, relation) for relation in relations],
+            "answers": [subject.facts[relation] for relation in relations],
         }
 
 
@@ -147,6 +185,8 @@ ITEMS: dict[str, Callable[[], Iterable[Item]]] = {
     "icra": icra,
     "summ": summ,
     "needle": needle,
+    **{f"summ_{bucket}": partial(summ_of, bucket) for bucket in BUCKETS},
+    "instruct": instruct,
 }
 
 

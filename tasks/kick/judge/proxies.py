@@ -1,0 +1,119 @@
+"""No judge at all: what can be counted offline, on every machine the same."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rouge_score.rouge_scorer import RougeScorer
+
+from crunchmark.interface import Metric
+from tasks.kick.judge.base import Case, Judge, Score
+
+TOLD = {  # name: more is better; they have no margin: 5 % of what dense repeats is no goal
+    "agree_f1": True,
+    "agree_exact": True,
+    "distinct": True,
+    "distinct_2": True,
+    "length": True,
+    "repetition": False,
+}
+RUN = 4  # words of a run that counts as repeated when it was there before
+
+
+@dataclass(frozen=True)
+class Proxies(Judge):
+    """ROUGE-L against the gold text, facts stated, and how close to the dense parent's own answer.
+
+    The headline is `covered` where a case has facts, else `rouge_l` where it has a gold text, else
+    `answer_ppl`: the perplexity, under the judged model, of what the dense parent answered.
+    """
+
+    def protocol(self) -> dict[str, Any]:
+        """Its version: raised when a formula changes."""
+        return {"judge": "proxies", "version": 1}
+
+    def metrics(self, kind: str, gold: bool = False, facts: bool = False) -> dict[str, Metric]:
+        """Headline first; distances from dense are told, not judged against a margin."""
+        found = {"covered": Metric("covered", chance=0.0)} if facts else {}
+        found |= {"rouge_l": Metric("rouge_l")} if gold else {}
+        found["answer_ppl"] = Metric("answer_ppl", kind="exp", higher_is_better=False)
+        return found | {
+            name: Metric(name, higher_is_better=better, margin=None) for name, better in TOLD.items()
+        }
+
+    def judge(self, cases: Sequence[Case], model: Any, tokenizer: Any) -> Iterator[Score]:
+        """All of it, case by case; an empty dense answer has no perplexity."""
+        for case in cases:
+            found = told(case)
+            if case.facts:
+                found["covered"] = covered(case.facts, case.answer)
+            if case.gold is not None:
+                found["rouge_l"] = rouge_l(case.gold, case.answer)
+            for name, value in found.items():
+                yield Score(case.id, name, value)
+            loss, tokens = answer_loss(model, case)
+            yield Score(
+                case.id, "answer_ppl", loss / tokens if tokens else None, float(tokens) if tokens else 1.0
+            )
+
+
+def told(case: Case) -> dict[str, float]:
+    """Agreement with the dense answer, and how varied the answer is: distinct tokens grow with length."""
+    mine, theirs = words(case.answer), words(case.reference)
+    pairs = list(zip(case.ids, case.ids[1:], strict=False))
+    return {
+        "agree_f1": f1(mine, theirs),
+        "agree_exact": float(mine == theirs),
+        "distinct": float(len(set(case.ids))),
+        "distinct_2": len(set(pairs)) / len(pairs) if pairs else 0.0,
+        "length": float(len(case.ids)),
+        "repetition": repetition(mine),
+    }
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words."""
+    return re.findall(r"\w+", text.lower())
+
+
+def f1(mine: Sequence[str], theirs: Sequence[str]) -> float:
+    """Harmonic mean of precision and recall over words as often as they occur; 1 where both are empty."""
+    if not mine or not theirs:
+        return float(mine == theirs)
+    both = sum(min(mine.count(word), theirs.count(word)) for word in set(mine))
+    return 2 * both / (len(mine) + len(theirs))
+
+
+def repetition(said: Sequence[str], run: int = RUN) -> float:
+    """Share of the runs of words that were said before; 0 where the text is shorter than two runs."""
+    runs = [tuple(said[i : i + run]) for i in range(len(said) - run + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def covered(facts: Sequence[str], answer: str) -> float:
+    """Share of the facts whose words stand in the answer, next to each other."""
+    said = f" {' '.join(words(answer))} "
+    return sum(f" {' '.join(words(fact))} " in said for fact in facts) / len(facts)
+
+
+def rouge_l(gold: str, answer: str) -> float:
+    """F-measure of the longest common subsequence of stemmed words (Lin, 2004)."""
+    scored = RougeScorer(["rougeL"], use_stemmer=True).score(gold, answer)
+    return float(scored["rougeL"].fmeasure)
+
+
+@torch.no_grad()
+def answer_loss(model: Any, case: Case) -> tuple[float, int]:
+    """Nats the model gives the dense parent's answers, each after the dense parent's own talk; and tokens."""
+    loss, tokens = 0.0, 0
+    for prompt, answer in case.turns:
+        if not answer:
+            continue
+        ids = torch.tensor([[*prompt, *answer]], device=next(model.parameters()).device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        loss += float(F.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
+        tokens += len(answer)
+    return loss, tokens
