@@ -97,7 +97,8 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     limit = dense * CAP if not higher and dense > 0 else np.inf
     beyond = small["value"] > limit
     small = small.assign(value=small["value"].clip(upper=limit), half=small["half"].mask(beyond, 0.0))
-    _levels(axis, dense, group["chance"].max(), higher)
+    judged = (small["state"] != "measured").any()
+    _levels(axis, dense if judged else float("nan"), group["chance"].max(), higher)
     if not blind:
         _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
     for label, look in looks.items():

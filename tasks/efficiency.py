@@ -79,7 +79,7 @@ class Efficiency(Task):
     def __post_init__(self) -> None:
         for name in ("batches", "lengths"):
             values = getattr(self, name)
-            if not values or isinstance(values, str):
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"{self.name}.{name}={values!r} is no list of numbers; valid: as [1,8]")
             for value in values:
                 whole(f"{self.name}.{name}", value)

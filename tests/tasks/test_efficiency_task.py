@@ -187,7 +187,15 @@ def test_the_id_names_grid_repeats_and_machine(monkeypatch):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batches", []), ("batches", [0]), ("lengths", "128"), ("new", 0), ("repeats", 1), ("warmup", -1)],
+    [
+        ("batches", []),
+        ("batches", [0]),
+        ("batches", 3),
+        ("lengths", "128"),
+        ("new", 0),
+        ("repeats", 1),
+        ("warmup", -1),
+    ],
 )
 def test_settings_that_can_not_be(field, value):
     with pytest.raises(ValueError, match=rf"efficiency\.{field}="):

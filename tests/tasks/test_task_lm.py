@@ -23,6 +23,7 @@ CONFIG = """
 defaults: [_self_, {task: kick_nano}]
 limit: 4
 batch: 2
+device: cpu
 hydra: {searchpath: ["file://%s", "lmeval://any"]}
 """
 
@@ -220,7 +221,7 @@ def test_hydra_knows_files_and_any_lm_eval_name(composed):
 
 def test_every_task_file_instantiates(composed):
     for file in sorted((ROOT / "conf" / "task").glob("*.yaml")):
-        text = ["task.ppl.path=text.txt"] if file.stem == "ppl" else []
+        text = [f"task.{file.stem}.path=text.txt"] if file.stem in ("ppl", "fidelity") else []
         for name, spec in composed(f"task={file.stem}", *text).task.items():
             assert instantiate(spec).name == name
 
