@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from crunchmark.paired import (
     LEVEL,
@@ -78,7 +78,7 @@ class Spread:
     @property
     def quantiles(self) -> tuple[float, float]:
         """Of Student's t for a 95 % interval: of the items, of the seeds."""
-        return float(t.isf(LEVEL, self.n - 1)), float(t.isf(LEVEL, self.k - 1))
+        return -float(stdtrit(self.n - 1, LEVEL)), -float(stdtrit(self.k - 1, LEVEL))
 
     @property
     def width(self) -> float:
@@ -103,7 +103,7 @@ class Spread:
 
         def short(log_level: float) -> float:
             level = math.exp(log_level)
-            one, two = float(t.isf(level, self.n - 1)), float(t.isf(level, self.k - 1))
+            one, two = -float(stdtrit(self.n - 1, level)), -float(stdtrit(self.k - 1, level))
             return size - math.hypot(one * math.sqrt(part), two * math.sqrt(self.seeds))
 
         least, most = math.log(1e-300), math.log(0.5)

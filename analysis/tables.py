@@ -18,8 +18,14 @@ from analysis.render import Cell, Grid, latex, markdown
 FORMATS = ("md", "tex", "csv")
 LEGEND = (
     "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; ~ dense is at chance; "
+<<<<<<< HEAD
     "· told, not judged; plain: fails; — no such cell. "
     "value ± standard error, or mean ± spread over calibration draws where their number is given."
+=======
+    "plain: fails; — no such cell. "
+    "value ± standard error, or mean ± spread over calibration draws where their number is given; where that "
+    "is 0, the 95 % interval."
+>>>>>>> stats
 )
 
 
@@ -75,19 +81,21 @@ def _dense(group: pd.DataFrame) -> Cell:
     """The dense value: from its own row, else from what the others were compared with."""
     own = group[group["state"] == "dense"]
     if len(own):
-        return Cell(with_error(own["value"].iloc[0], own["stderr"].iloc[0]))
+        return Cell(with_error(own.iloc[0], own["stderr"].iloc[0]))
     return Cell(style.number(group["dense"].mean()))
 
 
-def with_error(value: float, stderr: float) -> str:
-    """Value ± stderr, where there is one."""
-    width = style.error(stderr)
-    return f"{style.number(value)} ± {width}" if width else style.number(value)
+def with_error(row: Any, stderr: float) -> str:
+    """Value ± stderr, where there is one; its 95 % interval where all answers are the same, which is no 0."""
+    value, width = style.number(row.value), style.error(stderr)
+    if stderr == 0 and style.known(row.value_low) and row.value_low < row.value_high:
+        return f"{value} [{style.number(row.value_low)}, {style.number(row.value_high)}]"
+    return f"{value} ± {width}" if width else value
 
 
 def score_cell(row: Any) -> Cell:
     """One measured cell with its mark."""
-    text = with_error(row.value, row.spread if row.seeds > 1 else row.stderr)
+    text = with_error(row, row.spread if row.seeds > 1 else row.stderr)
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
     mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
@@ -146,7 +154,20 @@ def quality_csv(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence
     chosen = collect.select(data, metrics, tasks)
     lost = collect.gone(data)
     columns = ["model", "task", "metric", "label", "budget", "value", "stderr", "spread", "seeds", "state"]
-    columns += ["dense", "chance", "n", "achieved_bytes", "achieved_nominal", "file_bytes"]
+    columns += [
+        "value_low",
+        "value_high",
+        "low",
+        "high",
+        "p_match",
+        "p_fail",
+        "dense",
+        "chance",
+        "n",
+        "achieved_bytes",
+        "achieved_nominal",
+        "file_bytes",
+    ]
     columns += ["nearest_budget", "reason"]
     both = [collect.points(chosen), lost.assign(seeds=float("nan"), spread=float("nan"))]
     return str(pd.concat([part.reindex(columns=columns).astype(object) for part in both]).to_csv(index=False))

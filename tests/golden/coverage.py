@@ -100,7 +100,7 @@ def share(value, n, trials, seed=0):
 
 
 def seeds(kind, k, spread, trials, seed=0, n=200):
-    """Several seeds on the same items; `spread`: the seeds' standard deviation over the items' error."""
+    """Seeds on the same items; `spread`: their standard deviation relative to the items' error, about."""
     rng, weight = np.random.default_rng(seed), np.ones(n)
     base = float(norm.cdf(1 / math.sqrt(1.36)))
     found = []
