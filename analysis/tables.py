@@ -18,14 +18,9 @@ from analysis.render import Cell, Grid, latex, markdown
 FORMATS = ("md", "tex", "csv")
 LEGEND = (
     "**bold ✓** matches dense (paired test, 5 % relative margin); ? undecided; ~ dense is at chance; "
-<<<<<<< HEAD
     "· told, not judged; plain: fails; — no such cell. "
-    "value ± standard error, or mean ± spread over calibration draws where their number is given."
-=======
-    "plain: fails; — no such cell. "
     "value ± standard error, or mean ± spread over calibration draws where their number is given; where that "
     "is 0, the 95 % interval."
->>>>>>> stats
 )
 
 
