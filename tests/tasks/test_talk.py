@@ -14,7 +14,7 @@ from tasks.kick.generate import Decode, generate, prompt_ids
 from tasks.kick.instruct import Instructions
 from tasks.kick.judge import Case, Judge, Score
 from tasks.kick.judge.local import LocalJudge, rating_ids, spread
-from tasks.kick.judge.proxies import Proxies, answer_loss, covered, f1, repetition, rouge_l, told
+from tasks.kick.judge.proxies import Proxies, answer_losses, covered, f1, repetition, rouge_l, told
 from tasks.kick.summ import Summaries, story_of
 from tasks.nano.talks import NanoInstructions, NanoSummaries
 
@@ -232,7 +232,9 @@ def test_proxies_by_hand():
 def test_an_empty_dense_answer_has_no_perplexity(nano):
     found = {s.metric: s for s in Proxies().judge([case(turns=(((1, 2), ()),))], *nano)}
     assert found["answer_ppl"].score is None
-    loss, tokens = answer_loss(nano[0], case(turns=(((5, 6), (7, 8)), ((9,), (4,)))))
+    talks = [(((5, 6), (7, 8)), ((9,), (4,))), (((5,), ()),), (((9, 9, 9, 9), (4, 5, 6)),)]
+    (loss, tokens), none, _ = answer_losses(nano[0], talks)
+    assert none == (0.0, 0)
     by_hand = 0.0
     for ids, start in (([5, 6, 7, 8], 2), ([9, 4], 1)):
         logits = nano[0](torch.tensor([ids])).logits[0].log_softmax(-1)
