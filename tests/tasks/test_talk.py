@@ -442,3 +442,26 @@ def test_single_turn_questions_are_refused_where_two_are_asked():
     path = str(REAL / "llm_kick" / "vicuna_bench_questions.jsonl")
     refused(lambda: Instructions("i", path=path).talks, "question 1", "1 of 2 turns")
     assert len(Instructions("i", path=path, turns=1).talks) == 80
+
+
+def test_a_judge_with_a_chat_template_is_asked_through_it(nano, tmp_path):
+    for file in (NANO / "model").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}<<{{ m.content }}>>{% endfor %}\n")
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.config = model, model.config
+
+        def forward(self, input_ids, use_cache=False):
+            seen.append(nano[1].decode(input_ids[0].tolist()))
+            return self.model(input_ids=input_ids, use_cache=use_cache)
+
+    judge = LocalJudge(str(tmp_path), mass=0.0)
+    found = judge._score(Spy(nano[0]), judge.spec.tokenizer(), case("a fox"), "overall")
+    assert 1 <= found.score <= 10
+    assert all(text.startswith("<<The input is") and text.count(">>") == 1 for text in seen)
+    asked = [text for text in seen if text.endswith("1 to 10:")]
+    assert [("answer 2" in text.split(">>")[1]) for text in asked] == [True, False]
