@@ -13,6 +13,7 @@ from crunchmark.machine import ROOT
 from tasks.kick.generate import Decode, generate, prompt_ids
 from tasks.kick.instruct import Instructions
 from tasks.kick.judge import Case, Judge, Score
+from tasks.kick.judge.base import question
 from tasks.kick.judge.local import LocalJudge, rating_ids, spread
 from tasks.kick.judge.proxies import Proxies, answer_losses, covered, f1, repetition, rouge_l, told
 from tasks.kick.summ import Summaries, story_of
@@ -148,11 +149,12 @@ def test_the_second_prompt_holds_the_models_own_first_answer(nano, tmp_path):
         first, second = (nano[1].decode(list(prompt)) for prompt, _ in case.turns)
         assert first == talk.turns[0]
         assert second == f"{talk.turns[0]} {talk.expected[0]}\n{talk.turns[1]}"
-        assert case.reference == f"Turn 1: {talk.expected[0]}\n\nTurn 2: {talk.expected[1]}"
+        assert case.reference == tuple(f" {answer}" for answer in talk.expected)
+        assert f"Turn 1: {talk.expected[0]}\n\nTurn 2: {talk.expected[1]}" in question(case, True)
     table = {row["metric"]: row for row in rows("t", task.protocol(), items, task.metrics(), items)}
     assert next(iter(table)) == "both_right"
     assert table["both_right"]["value"] == 1.0
-    assert table["agree_exact"]["value"] == 1.0
+    assert table["agree_exact"]["value"] == table["rouge_l"]["value"] == 1.0
     assert table["agree_exact"]["state"] == "measured"
     assert table["answer_ppl"]["kind"] == "exp"
 
@@ -208,7 +210,7 @@ def test_the_protocol_follows_questions_decoding_and_judge():
 
 
 def case(answer="", **more):
-    return Case("a", "chat", "q", "the quick brown fox", answer, **more)
+    return Case("a", "chat", "q", ("the quick brown fox",), (answer,), **more)
 
 
 def test_proxies_by_hand():

@@ -52,9 +52,9 @@ class Proxies(Judge):
         for case, (loss, tokens) in zip(cases, losses, strict=True):
             found = told(case)
             if case.facts:
-                found["covered"] = covered(case.facts, case.answer)
+                found["covered"] = covered(case.facts, "\n".join(case.answer))
             if case.gold is not None:
-                found["rouge_l"] = rouge_l(case.gold, case.answer)
+                found["rouge_l"] = rouge_l(case.gold, "\n".join(case.answer))
             for name, value in found.items():
                 yield Score(case.id, name, value)
             per_token = loss / tokens if tokens else None
@@ -63,7 +63,7 @@ class Proxies(Judge):
 
 def told(case: Case) -> dict[str, float]:
     """Agreement with the dense answer, and how varied the answer is: distinct tokens grow with length."""
-    mine, theirs = words(case.answer), words(case.reference)
+    mine, theirs = words("\n".join(case.answer)), words("\n".join(case.reference))
     pairs = list(zip(case.ids, case.ids[1:], strict=False))
     return {
         "agree_f1": f1(mine, theirs),
