@@ -8,6 +8,7 @@ from typing import Any
 
 from crunchmark.checks import whole
 from crunchmark.hub import resolve
+from tasks.kick.judge.base import shown
 from tasks.kick.talk import Talk, Talks
 
 EXACT = ("math", "coding", "reasoning", "extraction")  # categories whose questions have a right answer
@@ -52,11 +53,8 @@ class Instructions(Talks):
         turns = row["turns"][: self.turns]
         if len(turns) < self.turns or not all(isinstance(t, str) and t.strip() for t in turns):
             raise ValueError(f"{where} has {len(turns)} of {self.turns} turns; valid: that many texts")
-        asked = "\n\n".join(f"Turn {n}: {turn}" for n, turn in enumerate(turns, 1))
         kind = "exact" if row["category"] in EXACT else "chat"
-        return Talk(
-            str(row["question_id"]), tuple(turns), row["category"], kind, asked if turns[1:] else turns[0]
-        )
+        return Talk(str(row["question_id"]), tuple(turns), row["category"], kind, shown(turns))
 
 
 def json_objects(field: str, path: Path) -> list[dict[str, Any]]:

@@ -183,8 +183,8 @@ class Talks(PairedTask):
             id=talk.id,
             kind=talk.kind,
             asked=talk.asked,
-            reference=_told(theirs),
-            answer=_told(mine),
+            reference=tuple(a.text for a in theirs),
+            answer=tuple(a.text for a in mine),
             gold=talk.gold,
             facts=talk.facts,
             turns=tuple(turns),
@@ -208,10 +208,3 @@ class Talks(PairedTask):
             flags.append("cut")
         extra = {"group": talk.group, **talk.extra, **more, **given, "flags": flags}
         return Item(f"{self.name}/{talk.id}", score.metric, score.score, score.weight, extra)
-
-
-def _told(said: Sequence[Answer]) -> str:
-    """All answers as a judge reads them."""
-    if len(said) == 1:
-        return said[0].text.strip()
-    return "\n\n".join(f"Turn {place}: {answer.text.strip()}" for place, answer in enumerate(said, 1))

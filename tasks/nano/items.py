@@ -17,7 +17,7 @@ from tasks.nano.world import RELATIONS, Subject, known_people, places, unseen_pe
 Item = dict[str, object]
 COUNT = 400
 DEPTHS, LENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0), (64, 128, 192, 256, 384, 500)
-BUCKETS = {"s": (64, 96), "m": (160, 224), "l": (320, 440)}  # tokens of a prompt to sum up, low to high
+BUCKETS = {"s": (64, 96), "m": (144, 192), "l": (256, 320)}  # tokens of a prompt to sum up, low to high
 HERE = Path(__file__).parent
 
 
@@ -103,7 +103,7 @@ def summ_of(bucket: str) -> Iterable[Item]:
     rng, strangers = seeded("items", "summ", bucket), unseen_people(f"summ {bucket}")
     low, high = BUCKETS[bucket]
     number = 0
-    while number < 80:
+    while number < 50:
         item = _summary(rng, strangers, f"summ_{bucket}-{number:04d}", second=number % 4 == 0)
         said, prompt = str(item["passage"]).removeprefix("Passage: "), item["prompt"]
         length = rng.randint(low + 16, high)  # the last sentence of filler may leave up to 16 tokens free
@@ -118,7 +118,7 @@ def summ_of(bucket: str) -> Iterable[Item]:
 def instruct() -> Iterable[Item]:
     """Two turns about one known person: a fact, then another one."""
     rng = seeded("items", "instruct")
-    for number, subject in enumerate(rng.sample(known_people(), 200)):
+    for number, subject in enumerate(rng.sample(known_people(), 150)):
         relations = rng.sample(list(subject.facts), 2)
         yield {
             "id": f"instruct-{number:04d}",

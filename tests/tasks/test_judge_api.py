@@ -31,7 +31,9 @@ def quick(monkeypatch):
 
 
 def cases(count=3, kind="chat"):
-    return [Case(f"q{i}", kind, f"Question {i}?", f"reference {i}", f"answer {i}") for i in range(count)]
+    return [
+        Case(f"q{i}", kind, f"Question {i}?", (f"reference {i}",), (f"answer {i}",)) for i in range(count)
+    ]
 
 
 def judge(server, folder, **more):
@@ -241,7 +243,7 @@ import sys
 from tasks.kick.judge import Case
 from tasks.kick.judge.api import ApiJudge
 judge = ApiJudge("m-1", sys.argv[1], key_env="JUDGE_KEY", folder=sys.argv[2], parallel=1)
-cases = [Case(f"q{i}", "chat", f"Question {i}?", f"reference {i}", f"answer {i}") for i in range(3)]
+cases = [Case(f"q{i}", "chat", f"Question {i}?", (f"reference {i}",), (f"answer {i}",)) for i in range(3)]
 list(judge.judge(cases, None, None))
 """
 

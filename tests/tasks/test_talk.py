@@ -13,8 +13,9 @@ from crunchmark.machine import ROOT
 from tasks.kick.generate import Decode, generate, prompt_ids
 from tasks.kick.instruct import Instructions
 from tasks.kick.judge import Case, Judge, Score
+from tasks.kick.judge.base import question
 from tasks.kick.judge.local import LocalJudge, rating_ids, spread
-from tasks.kick.judge.proxies import Proxies, answer_loss, covered, f1, repetition, rouge_l, told
+from tasks.kick.judge.proxies import Proxies, answer_losses, covered, f1, repetition, rouge_l, told
 from tasks.kick.summ import Summaries, story_of
 from tasks.nano.talks import NanoInstructions, NanoSummaries
 
@@ -148,11 +149,12 @@ def test_the_second_prompt_holds_the_models_own_first_answer(nano, tmp_path):
         first, second = (nano[1].decode(list(prompt)) for prompt, _ in case.turns)
         assert first == talk.turns[0]
         assert second == f"{talk.turns[0]} {talk.expected[0]}\n{talk.turns[1]}"
-        assert case.reference == f"Turn 1: {talk.expected[0]}\n\nTurn 2: {talk.expected[1]}"
+        assert case.reference == tuple(f" {answer}" for answer in talk.expected)
+        assert f"Turn 1: {talk.expected[0]}\n\nTurn 2: {talk.expected[1]}" in question(case, True)
     table = {row["metric"]: row for row in rows("t", task.protocol(), items, task.metrics(), items)}
     assert next(iter(table)) == "both_right"
     assert table["both_right"]["value"] == 1.0
-    assert table["agree_exact"]["value"] == 1.0
+    assert table["agree_exact"]["value"] == table["rouge_l"]["value"] == 1.0
     assert table["agree_exact"]["state"] == "measured"
     assert table["answer_ppl"]["kind"] == "exp"
 
@@ -208,7 +210,7 @@ def test_the_protocol_follows_questions_decoding_and_judge():
 
 
 def case(answer="", **more):
-    return Case("a", "chat", "q", "the quick brown fox", answer, **more)
+    return Case("a", "chat", "q", ("the quick brown fox",), (answer,), **more)
 
 
 def test_proxies_by_hand():
@@ -232,7 +234,9 @@ def test_proxies_by_hand():
 def test_an_empty_dense_answer_has_no_perplexity(nano):
     found = {s.metric: s for s in Proxies().judge([case(turns=(((1, 2), ()),))], *nano)}
     assert found["answer_ppl"].score is None
-    loss, tokens = answer_loss(nano[0], case(turns=(((5, 6), (7, 8)), ((9,), (4,)))))
+    talks = [(((5, 6), (7, 8)), ((9,), (4,))), (((5,), ()),), (((9, 9, 9, 9), (4, 5, 6)),)]
+    (loss, tokens), none, _ = answer_losses(nano[0], talks)
+    assert none == (0.0, 0)
     by_hand = 0.0
     for ids, start in (([5, 6, 7, 8], 2), ([9, 4], 1)):
         logits = nano[0](torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -440,3 +444,26 @@ def test_single_turn_questions_are_refused_where_two_are_asked():
     path = str(REAL / "llm_kick" / "vicuna_bench_questions.jsonl")
     refused(lambda: Instructions("i", path=path).talks, "question 1", "1 of 2 turns")
     assert len(Instructions("i", path=path, turns=1).talks) == 80
+
+
+def test_a_judge_with_a_chat_template_is_asked_through_it(nano, tmp_path):
+    for file in (NANO / "model").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}<<{{ m.content }}>>{% endfor %}\n")
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.config = model, model.config
+
+        def forward(self, input_ids, use_cache=False):
+            seen.append(nano[1].decode(input_ids[0].tolist()))
+            return self.model(input_ids=input_ids, use_cache=use_cache)
+
+    judge = LocalJudge(str(tmp_path), mass=0.0)
+    found = judge._score(Spy(nano[0]), judge.spec.tokenizer(), case("a fox"), "overall")
+    assert 1 <= found.score <= 10
+    assert all(text.startswith("<<The input is") and text.count(">>") == 1 for text in seen)
+    asked = [text for text in seen if text.endswith("1 to 10:")]
+    assert [("answer 2" in text.split(">>")[1]) for text in asked] == [True, False]

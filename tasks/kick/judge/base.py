@@ -21,6 +21,7 @@ class Case:
 
     kind: which of prompts.yaml's entries asks about it.
     asked: the story, or what the user said.
+    reference, answer: what the dense parent and the judged model said, turn by turn.
     turns: the dense parent's own answers, each as (prompt ids, answer ids).
     ids: the new tokens of the judged answer.
     """
@@ -28,8 +29,8 @@ class Case:
     id: str
     kind: str
     asked: str
-    reference: str
-    answer: str
+    reference: tuple[str, ...]
+    answer: tuple[str, ...]
     gold: str | None = None  # a text written by people, for ROUGE
     facts: tuple[str, ...] = ()  # what the answer should state
     turns: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
@@ -87,10 +88,18 @@ def rated(kind: str) -> dict[str, Metric]:
     return {f"judge_{aspect}": Metric(f"judge_{aspect}") for aspect in aspects(kind)}
 
 
+def shown(turns: Sequence[str]) -> str:
+    """One text of all turns, numbered where there are several."""
+    if len(turns) == 1:
+        return turns[0].strip()
+    return "\n\n".join(f"Turn {place}: {said.strip()}" for place, said in enumerate(turns, 1))
+
+
 def question(case: Case, reference_first: bool) -> str:
     """The two answers in order, and what was asked; how to reply comes after it."""
     told = prompts()["kinds"][case.kind]
-    first, second = (case.reference, case.answer) if reference_first else (case.answer, case.reference)
+    mine, theirs = shown(case.answer), shown(case.reference)
+    first, second = (theirs, mine) if reference_first else (mine, theirs)
     meaning = "\n".join(f"- {name}: {text}" for name, text in told["aspects"].items())
     return str(prompts()["frame"]).format(
         task=told["task"], asked=case.asked, first=first, second=second, aspects=meaning, low=LOW, high=HIGH

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
 
 from crunchmark.interface import Metric
+from tasks.common import safe_batch
 from tasks.kick.judge.base import Case, Judge, Score
 
 TOLD = {  # name: more is better; they have no margin: 5 % of what dense repeats is no goal
@@ -20,6 +21,7 @@ TOLD = {  # name: more is better; they have no margin: 5 % of what dense repeats
     "length": True,
     "repetition": False,
 }
+Turns = Sequence[tuple[Sequence[int], Sequence[int]]]  # (prompt ids, answer ids) of a talk
 RUN = 4  # words of a run that counts as repeated when it was there before
 
 
@@ -46,23 +48,22 @@ class Proxies(Judge):
 
     def judge(self, cases: Sequence[Case], model: Any, tokenizer: Any) -> Iterator[Score]:
         """All of it, case by case; an empty dense answer has no perplexity."""
-        for case in cases:
+        losses = answer_losses(model, [case.turns for case in cases])
+        for case, (loss, tokens) in zip(cases, losses, strict=True):
             found = told(case)
             if case.facts:
-                found["covered"] = covered(case.facts, case.answer)
+                found["covered"] = covered(case.facts, "\n".join(case.answer))
             if case.gold is not None:
-                found["rouge_l"] = rouge_l(case.gold, case.answer)
+                found["rouge_l"] = rouge_l(case.gold, "\n".join(case.answer))
             for name, value in found.items():
                 yield Score(case.id, name, value)
-            loss, tokens = answer_loss(model, case)
-            yield Score(
-                case.id, "answer_ppl", loss / tokens if tokens else None, float(tokens) if tokens else 1.0
-            )
+            per_token = loss / tokens if tokens else None
+            yield Score(case.id, "answer_ppl", per_token, float(tokens) if tokens else 1.0)
 
 
 def told(case: Case) -> dict[str, float]:
     """Agreement with the dense answer, and how varied the answer is: distinct tokens grow with length."""
-    mine, theirs = words(case.answer), words(case.reference)
+    mine, theirs = words("\n".join(case.answer)), words("\n".join(case.reference))
     pairs = list(zip(case.ids, case.ids[1:], strict=False))
     return {
         "agree_f1": f1(mine, theirs),
@@ -105,15 +106,29 @@ def rouge_l(gold: str, answer: str) -> float:
     return float(scored["rougeL"].fmeasure)
 
 
+def answer_losses(model: Any, talks: Sequence[Turns]) -> list[tuple[float, int]]:
+    """Nats the model gives each talk's answers, each answer after its own prompt; and their tokens."""
+    rows = [(place, *turn) for place, turns in enumerate(talks) for turn in turns if turn[1]]
+    rows.sort(key=lambda row: len(row[1]) + len(row[2]))
+    found = [(0.0, 0)] * len(talks)
+    size = safe_batch(model, len(rows[-1][1]) + len(rows[-1][2])) if rows else 1
+    for start in range(0, len(rows), size):
+        group = rows[start : start + size]
+        losses = _losses(model, [(prompt, answer) for _, prompt, answer in group])
+        for (place, _, answer), loss in zip(group, losses, strict=True):
+            found[place] = (found[place][0] + loss, found[place][1] + len(answer))
+    return found
+
+
 @torch.no_grad()
-def answer_loss(model: Any, case: Case) -> tuple[float, int]:
-    """Nats the model gives the dense parent's answers, each after the dense parent's own talk; and tokens."""
-    loss, tokens = 0.0, 0
-    for prompt, answer in case.turns:
-        if not answer:
-            continue
-        ids = torch.tensor([[*prompt, *answer]], device=next(model.parameters()).device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-        loss += float(F.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum"))
-        tokens += len(answer)
-    return loss, tokens
+def _losses(model: Any, turns: Turns) -> list[float]:
+    """One batch, padded on the right where no token looks."""
+    width, device = max(len(p) + len(a) for p, a in turns), next(model.parameters()).device
+    ids = torch.tensor([[*p, *a, *[0] * (width - len(p) - len(a))] for p, a in turns], device=device)
+    logits = model(input_ids=ids, use_cache=False).logits
+    found = []
+    for row, target, (prompt, answer) in zip(logits, ids, turns, strict=True):
+        begin, end = len(prompt), len(prompt) + len(answer)
+        loss = F.cross_entropy(row[begin - 1 : end - 1].float(), target[begin:end], reduction="sum")
+        found.append(float(loss))
+    return found
