@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import collect, kick_card, kick_data, kick_figures, kick_more, outfile, pareto, style
+from analysis import collect, kick_card, kick_data, kick_figures, kick_more, kick_ours, outfile, pareto, style
 from analysis.kick_draw import Drawing, Looks
 
 FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
@@ -25,6 +25,10 @@ FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
     "fig6_instruct": kick_more.fig6_instruct,
     "fig7_calibration": kick_more.fig7_calibration,
     "fig14_shots": kick_more.fig14_shots,
+    "match_matrix": kick_ours.match_matrix,
+    "bytes": kick_ours.bytes_figure,
+    "knowledge_perplexity": kick_ours.knowledge_perplexity,
+    "flips": kick_ours.flips,
 }
 
 
@@ -57,7 +61,8 @@ def csv(drawing: Drawing) -> str:
     return str(drawing.data[[*own, *columns]].to_csv(index=False))
 
 
-_EXTRA = ("x", "group", "question", "kept", "ppl_change", "shots", "limit", "largest", "answer", "target")
+_EXTRA = ("x", "group", "question", "kept", "ppl_change", "answer", "item_score", "target",
+          "contiguous", "largest", "possible", "first_fail", "tested", "undecided")  # fmt: skip
 
 
 def _text(path: Path, text: str) -> Path:

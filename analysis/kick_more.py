@@ -31,7 +31,7 @@ def fig5(kind: str, name: str) -> Any:
             parts += [(f"{title}: {metric}", kind, p) for metric, p in _aspects(study, task, kind)]
         if not parts:
             raise Missing(f"no {ABSENT[kind]} scored on summaries")
-        columns = max(1, len(parts) // len(tasks))
+        columns = max(1, len(parts) // len(tasks)) + (len(tasks) == 1)  # one line: the legend is at its right
         made, data = grid(parts, looks, columns, "score of the summary")
         return Drawing(made.figure, data, notes)
 
