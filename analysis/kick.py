@@ -5,13 +5,27 @@ python -m analysis.kick STUDY [--store results] [--out DIR] [--format png,pdf,sv
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import collect, kick_card, kick_data, kick_figures, kick_more, kick_ours, outfile, pareto, style
+import pandas as pd
+
+from analysis import (
+    collect,
+    kick_card,
+    kick_data,
+    kick_figures,
+    kick_more,
+    kick_ours,
+    kick_tables,
+    outfile,
+    pareto,
+    style,
+    verdicts,
+)
 from analysis.kick_draw import Drawing, Looks
+from analysis.render import latex, markdown
 
 FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
     "fig1_perplexity": kick_figures.fig1_perplexity,
@@ -32,7 +46,9 @@ FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
 }
 
 
-def figures(study: kick_data.Study, folder: Path, formats: Sequence[str], say: Callable[[str], None]) -> list[Path]:
+def figures(
+    study: kick_data.Study, folder: Path, formats: Sequence[str], say: Callable[[str], None]
+) -> list[Path]:
     """Draw what the study has the ingredients of; say in one line each what it has not."""
     import matplotlib
 
@@ -48,17 +64,31 @@ def figures(study: kick_data.Study, folder: Path, formats: Sequence[str], say: C
             for note in drawing.notes:
                 say(note)
             paths += pareto.save(drawing.figure, folder / name, formats)
-            paths.append(_text(folder / f"{name}.csv", csv(drawing)))
+            paths.append(_text(folder / f"{name}.csv", csv(drawing.data)))
             if drawing.text:
                 paths.append(_text(folder / f"{name}.md", drawing.text))
     return paths
 
 
-def csv(drawing: Drawing) -> str:
-    """The numbers behind a figure, unrounded: what it drew first, then the facts of each point."""
-    own = [c for c in drawing.data.columns if c not in kick_data.CSV and c in _EXTRA]
-    columns = [c for c in kick_data.CSV if c in drawing.data]
-    return str(drawing.data[[*own, *columns]].to_csv(index=False))
+def tables(study: kick_data.Study, folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """Write every table as Markdown, LaTeX and CSV."""
+    paths: list[Path] = []
+    for name, make in kick_tables.TABLES.items():
+        try:
+            grids, data = make(study)
+        except kick_data.Missing as lost:
+            say(f"{name}: left out: {lost}")
+            continue
+        paths.append(_text(folder / f"{name}.md", "\n".join(map(markdown, grids))))
+        paths.append(_text(folder / f"{name}.tex", "\n".join(map(latex, grids))))
+        paths.append(_text(folder / f"{name}.csv", csv(data)))
+    return paths
+
+
+def csv(data: pd.DataFrame) -> str:
+    """The numbers behind a table or figure, unrounded: what it drew first, then the facts of each point."""
+    columns = [c for c in (*_EXTRA, *kick_data.CSV) if c in data]
+    return str(data[columns].to_csv(index=False))
 
 
 _EXTRA = ("x", "group", "question", "kept", "ppl_change", "answer", "item_score", "target",
@@ -80,7 +110,16 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     formats = collect.listed(chosen.format, "format", pareto.FORMATS)
     study = kick_data.study(chosen.study, chosen.store)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
-    return figures(study, folder, formats, lambda line: sys.stdout.write(f"{line}\n") and None)
+    paths = tables(study, folder, say) + figures(study, folder, formats, say)
+    found = verdicts.verdicts(study)
+    paths.append(_text(folder / "verdicts.md", verdicts.page(found, study)))
+    paths.append(_text(folder / "verdicts.json", verdicts.as_json(found)))
+    return paths
+
+
+def say(line: str) -> None:
+    """Tell what was left out."""
+    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,11 @@ def _drawn(lines: pd.DataFrame) -> Any:
     for (model, task), group in blocks:
         write(0.15, f"{style.short_task(str(task))} ({model})", fontweight="bold")
         y -= 0.19
-        write(0.15, f"item {group['question'].iloc[0]}; wanted: {group['target'].iloc[0]}"[:128], color="#555555")
+        write(
+            0.15,
+            f"item {group['question'].iloc[0]}; wanted: {group['target'].iloc[0]}"[:128],
+            color="#555555",
+        )
         y -= 0.24
         for line in group.itertuples():
             colour = "#000000" if line.item_score >= 1 else "#B23A00"

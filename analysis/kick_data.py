@@ -40,7 +40,19 @@ FACTS = (
 )
 FIRST = ("method", "higher_is_better", "headline", "bits", "pattern", "drawn", "protocol")
 CSV = (
-    *("model", "series", "accounting", "budget", "setting", "bits", "calib_n", "task", "metric", "n", "seeds"),
+    *(
+        "model",
+        "series",
+        "accounting",
+        "budget",
+        "setting",
+        "bits",
+        "calib_n",
+        "task",
+        "metric",
+        "n",
+        "seeds",
+    ),
     *("value", "value_low", "value_high", "dense", "delta", "low", "high", "state", "p_match", "p_fail"),
     *("lost", "gained", "chance", "achieved_nominal", "achieved_bytes", "file_bytes", "cells"),
 )

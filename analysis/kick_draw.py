@@ -164,7 +164,9 @@ def legend(made: style.Panels, looks: Looks, points: pd.DataFrame) -> None:
 def kinds(points: pd.DataFrame, notes: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
     """The axes these points lie on; a note for each that the study does not hold."""
     found = [(kind, make(points)) for kind, (make, _) in KINDS.items()]
-    notes += [f"{name}: no {ABSENT[kind]} in the study; that panel is left out" for kind, p in found if p.empty]
+    notes += [
+        f"{name}: no {ABSENT[kind]} in the study; that panel is left out" for kind, p in found if p.empty
+    ]
     found = [(kind, p) for kind, p in found if len(p)]
     if not found:
         raise kick_data.Missing("no compressed cell was scored on its task")

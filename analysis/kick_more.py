@@ -53,7 +53,9 @@ def fig6_instruct(study: Study, looks: Looks) -> Drawing:
     notes: list[str] = []
     own = study.of(task)
     found = dict(kinds(own, notes, "fig6_instruct"))
-    parts = [(f"{own['metric'].iloc[0]}", kind, found[kind]) for kind in ("budget", "pattern") if kind in found]
+    parts = [
+        (f"{own['metric'].iloc[0]}", kind, found[kind]) for kind in ("budget", "pattern") if kind in found
+    ]
     metric = distinct_metric(study, task)
     distinct = kick_data.by_budget(study.of(task, metric)) if metric else own.head(0)
     if len(distinct):
@@ -85,7 +87,9 @@ def fig14_shots(study: Study, looks: Looks) -> Drawing:
     """Multiple choice over the examples in the prompt, a panel per method, a line per budget."""
     tasks = kick_data.shots(study)
     if len(tasks) < 2:
-        raise Missing(f"multiple choice with {list(tasks) or 'no'} examples only; two or more counts are needed")
+        raise Missing(
+            f"multiple choice with {list(tasks) or 'no'} examples only; two or more counts are needed"
+        )
     parts = [kick_data.by_budget(study.of(task)).assign(x=k) for k, task in tasks.items()]
     dense = [study.of(task)[lambda p: p["state"] == "dense"].assign(x=k) for k, task in tasks.items()]
     points = pd.concat(parts)

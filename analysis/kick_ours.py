@@ -25,7 +25,9 @@ def limits(study: Study) -> pd.DataFrame:
     n = points.groupby(stats.LIMIT_KEYS)[["n", "seeds"]].max().reset_index()
     found = found.merge(n, on=stats.LIMIT_KEYS, how="left").rename(columns={"label": "series"})
     place = {task: i for i, task in enumerate(dict.fromkeys(study.points["task"]))}
-    return found.sort_values(["model", "task", "series"], key=lambda c: c.map(place) if c.name == "task" else c)
+    return found.sort_values(
+        ["model", "task", "series"], key=lambda c: c.map(place) if c.name == "task" else c
+    )
 
 
 def match_matrix(study: Study, looks: Looks) -> Drawing:
@@ -53,7 +55,9 @@ def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
     for i in range(models):
         top = 1 - (0.35 + i * (0.85 + 0.42 * tasks)) / height
         axes.append(figure.add_axes((1.25 / width, top - each, 1 - 1.35 / width, each)))
-    text = "in brackets: largest matching budget, where a gap lies below; +: how far undecided cells may reach"
+    text = (
+        "in brackets: largest matching budget, where a gap lies below; +: how far undecided cells may reach"
+    )
     figure.text(0.1 / width, 0.12 / height, text, fontsize=6.8, color="#555555")
     return figure, axes
 
@@ -165,7 +169,9 @@ def flips(study: Study, looks: Looks) -> Drawing:
     for i, (axis, (model, task)) in enumerate(zip(made.axes, tasks, strict=True)):
         own = line[(line["model"] == model) & (line["task"] == task)]
         _flip_panel(axis, own, looks)
-        axis.set_title(f"{model}, {style.short_task(task)}" if len(study.models) > 1 else style.short_task(task))
+        axis.set_title(
+            f"{model}, {style.short_task(task)}" if len(study.models) > 1 else style.short_task(task)
+        )
         axis.tick_params(labelleft=i % 4 == 0)
     low, high = (float((100 * line[column] / line["n"]).max()) for column in ("lost", "gained"))
     for axis in made.axes:

@@ -62,7 +62,9 @@ def table3(study: Study) -> tuple[list[Grid], pd.DataFrame]:
 def _table3(study: Study, model: str, points: pd.DataFrame, lost: pd.DataFrame) -> Grid:
     """The table of one model."""
     budgets = sorted({*points["budget"], *lost["budget"]})
-    grid = Grid(f"Budgets, {model}", ["task", "method", "dense", *map(style.budget_name, budgets)], [], LEGEND)
+    grid = Grid(
+        f"Budgets, {model}", ["task", "method", "dense", *map(style.budget_name, budgets)], [], LEGEND
+    )
     gaps = {(p.series, p.budget): _gap(p) for p in lost.itertuples()}
     for task, group in points.groupby("task", sort=False):
         cells = {(p.series, p.budget): score(p, _one_n(group)) for p in group.itertuples()}
@@ -125,7 +127,9 @@ def match_matrix(study: Study) -> tuple[list[Grid], pd.DataFrame]:
     for model, own in found.groupby("model", sort=False):
         series = list(dict.fromkeys(own["series"]))
         cells = {(p.task, p.series): kick_ours.limit_text(p) for p in own.itertuples()}
-        lines = [_line(task, [cells.get((task, s), "—") for s in series]) for task in dict.fromkeys(own["task"])]
+        lines = [
+            _line(task, [cells.get((task, s), "—") for s in series]) for task in dict.fromkeys(own["task"])
+        ]
         grids.append(Grid(f"Match matrix, {model}", ["task", *series], [lines], legend))
     return grids, found
 
