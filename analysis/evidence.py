@@ -1,4 +1,4 @@
-"""What hypotheses are decided on: one model's points with Holm's states, limits with their doubt, paired gains."""
+"""What hypotheses are decided on: points with Holm's states, limits with their doubt, paired gains."""
 
 from __future__ import annotations
 
@@ -171,3 +171,8 @@ def percent(values: Iterable[float]) -> str:
     """Values as per cent: +1.2 % [+0.3, +2.1]."""
     mean, low, high = (value + 0.0 if abs(value) > 5e-5 else 0.0 for value in values)
     return f"{100 * mean:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def at_most(reach: Reach, edge: float) -> str:
+    """Whether a limit is at most that sparsity, whatever undecided cells are."""
+    return "supported" if reach.high <= edge else "refuted" if reach.low > edge else "undecided"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, style
+from analysis import collect, stats, style
 from crunchmark.store import Store
 
 # Role -> the tasks that play it, the real one first. The built-in closed-book icra is at chance by
@@ -38,7 +38,7 @@ FACTS = (
     *("value", "stderr", "dense", "delta", "chance", "n", "achieved_bytes", "achieved_nominal", "file_bytes"),
     *("dense_file_bytes", "value_low", "value_high", "low", "high", "p_match", "p_fail", "lost", "gained"),
 )
-FIRST = ("method", "higher_is_better", "headline", "bits", "pattern", "drawn", "protocol")
+FIRST = ("label", "method", "higher_is_better", "headline", "bits", "pattern", "drawn", "protocol")
 CSV = (
     *(
         "model",
@@ -175,6 +175,23 @@ def points(data: pd.DataFrame) -> pd.DataFrame:
             (grouped.size() == 1) & lines[column].notna(), lines["value"] + sign * lines["half"]
         )
     return lines.reset_index()
+
+
+def over_draws(points: pd.DataFrame, store: Store, name: str, data: pd.DataFrame) -> pd.DataFrame:
+    """Points with what the items of all their calibration draws say together.
+
+    Raises:
+        AnalysisError: a stored task is missing, or its items cannot be paired with dense.
+    """
+    try:
+        found = stats.pooled(store, name, data)
+    except ValueError as problem:
+        raise collect.AnalysisError(f"study {name!r}: {problem}") from None
+    lines = points.drop(columns=[c for c in found if c in points and c not in stats.POINT])
+    lines = lines.merge(found, on=stats.POINT, how="left", validate="many_to_one")
+    lines["half"] = (lines["value_high"] - lines["value_low"]) / 2
+    lines["state"] = lines["state"].mask(collect.at_chance(lines) & lines["state"].isin(style.MARKS), "chance")
+    return lines
 
 
 def small(points: pd.DataFrame) -> pd.DataFrame:

@@ -34,14 +34,19 @@ def _triptych(
     notes: list[str] = []
     parts: list[tuple[str, str, pd.DataFrame]] = []
     for model in study.models:
-        own = study.of(task)
-        for kind, points in kinds(own[own["model"] == model], notes, name):
+        for kind, points in kinds(_own(study, task, model), notes, name):
             if kind in wanted:
                 parts.append((_title(study, model, task), kind, points))
     notes = [n for n in notes if not ("N:M" in n and "pattern" not in wanted)]
     width = len({kind for _, kind, _ in parts})
     made, data = grid(parts, looks, width if len(study.models) > 1 else width + 1, y)
     return Drawing(made.figure, data, notes)
+
+
+def _own(study: Study, task: str, model: str) -> pd.DataFrame:
+    """Points of one model on a task."""
+    points = study.of(task)
+    return points[points["model"] == model]
 
 
 def _title(study: Study, model: str, task: str) -> str:
@@ -107,7 +112,7 @@ def fig4_books(study: Study, looks: Looks) -> Drawing:
     parts: list[tuple[str, str, pd.DataFrame]] = []
     for model in study.models:
         books = {
-            book: dict(kinds(study.of(task)[lambda p: p["model"] == model], notes, "fig4_books"))
+            book: dict(kinds(_own(study, task, model), notes, "fig4_books"))
             for book, task in (("closed", closed), ("open", opened))
         }
         for kind in (k for k in books["closed"] if k in books["open"]):

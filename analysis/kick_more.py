@@ -1,4 +1,4 @@
-"""LLM-KICK's figures 5 to 7 and 14: summaries, instructions, calibration sets, shots; and the card of figure 1."""
+"""LLM-KICK's figures 5 to 7 and 14: summaries, instructions, calibration sets, shots."""
 
 from __future__ import annotations
 

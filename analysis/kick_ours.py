@@ -1,4 +1,4 @@
-"""What LLM-KICK's paper has no figure for: match matrix, quality at measured bytes, knowledge against perplexity."""
+"""What the paper has no figure for: match matrix, measured bytes, knowledge against perplexity, flips."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PPL_FINE = 10.0  # per cent; below, perplexity raises no alarm (hypothesis H1 of the verdicts)
+FARTHEST = 1e6  # per cent; a perplexity beyond is drawn there
 
 
 def limits(study: Study) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def limit_text(line: Any) -> str:
 
 
 def bytes_figure(study: Study, looks: Looks) -> Drawing:
-    """Score over the artifact's measured bytes, a panel per task, as in `analysis.pareto`; first model only."""
+    """Score over measured bytes, a panel per task, as in `analysis.pareto`; first model only."""
     model = study.models[0]
     own = study.points[study.points["headline"] & (study.points["model"] == model)]
     line = pd.concat([own[own["state"] == "dense"], kick_data.by_budget(own), _whole_bits(own)])
@@ -115,12 +116,11 @@ def knowledge_perplexity(study: Study, looks: Looks) -> Drawing:
     both = kick_data.small(study.of(factoid)).merge(
         study.of(ppl)[[*cells, "value", "dense"]], on=cells, suffixes=("", "_ppl")
     )
-    both = both[(both["dense"] > 0) & np.isfinite(both["value_ppl"])]
+    both = both[(both["dense"] > 0) & both["value_ppl"].notna()]
     if both.empty:
-        raise Missing(f"no compressed cell has both {factoid} and a finite {ppl}")
-    both = both.assign(
-        kept=both["value"] / both["dense"], ppl_change=100 * (both["value_ppl"] / both["dense_ppl"] - 1)
-    )
+        raise Missing(f"no compressed cell has both {factoid} and {ppl}")
+    change = 100 * (both["value_ppl"] / both["dense_ppl"] - 1)
+    both = both.assign(kept=both["value"] / both["dense"], ppl_change=change.clip(upper=FARTHEST))
     return Drawing(_scatter(both, looks), both)
 
 
@@ -136,26 +136,38 @@ def _scatter(both: pd.DataFrame, looks: Looks) -> Any:
     axis.axhspan(95, 100, color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
     axis.fill_between([-12, PPL_FINE], -4, 95, color="#F7D9CF", lw=0, zorder=0,
                       label="perplexity fine,\nknowledge gone")  # fmt: skip
-    axis.set_xscale("symlog", linthresh=PPL_FINE, linscale=1.6)
     for series, look in looks.items():
         for line in both[both["series"] == series].to_dict("records"):
-            mark = {"marker": look["marker"], "markeredgecolor": look["color"], "markersize": 6}
-            mark |= kick_draw.face(line["state"], look["color"])
-            high = 100 * np.array([[line["value"] - line["value_low"]], [line["value_high"] - line["value"]]])
-            axis.errorbar(line["ppl_change"], 100 * line["kept"], yerr=high.clip(0) / line["dense"],
-                          ecolor=look["color"], elinewidth=0.6, linestyle="none", zorder=3, **mark)  # fmt: skip
+            _spot(axis, line, look)
         if series in set(both["series"]):
             axis.plot([], [], linestyle="none", marker=look["marker"], color=look["color"], label=series)
     kick_draw.states(axis, False, both["state"])
-    top = max(100.0, 1.3 * both["ppl_change"].max())
-    ticks = [t for t in (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6) if t <= top]
-    axis.set_xticks(ticks, [f"{t:,.0f}" if t < 1e4 else f"{t:.0e}" for t in ticks])
-    axis.minorticks_off()
-    axis.set(xlim=(-12, top), ylim=(-4, 106))
-    axis.set_xlabel("change of perplexity against dense (%, logarithmic beyond 10)")
+    _change_axis(axis, float(both["ppl_change"].max()))
     axis.set_ylabel("closed-book facts kept (% of dense)")
     made.legend([s for s in looks if s in set(both["series"])])
     return made.figure
+
+
+def _spot(axis: Axes, line: dict[Any, Any], look: dict[str, Any]) -> None:
+    """One cell, with the interval of its facts."""
+    mark = {"marker": look["marker"], "markeredgecolor": look["color"], "markersize": 6}
+    mark |= kick_draw.face(line["state"], look["color"])
+    reach = np.array([[line["value"] - line["value_low"]], [line["value_high"] - line["value"]]]).clip(0)
+    axis.errorbar(
+        *(line["ppl_change"], 100 * line["kept"]), yerr=100 * reach / line["dense"], zorder=3,
+        ecolor=look["color"], elinewidth=0.6, linestyle="none", **mark,
+    )  # fmt: skip
+
+
+def _change_axis(axis: Axes, most: float) -> None:
+    """Per cent of change: linear where a change is small, logarithmic beyond."""
+    axis.set_xscale("symlog", linthresh=PPL_FINE, linscale=1.6)
+    top = max(100.0, 1.3 * most)
+    ticks = [t for t in (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6) if t <= top]
+    axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
+    axis.minorticks_off()
+    axis.set(xlim=(-12, top), ylim=(-4, 106))
+    axis.set_xlabel("change of perplexity against dense (%, logarithmic beyond 10)")
 
 
 def flips(study: Study, looks: Looks) -> Drawing:

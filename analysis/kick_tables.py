@@ -13,8 +13,9 @@ from analysis.render import Cell, Grid
 
 WIDTHS = (8.0, 4.0, 3.0, 2.0)  # bits per weight that have columns in table 2
 LEGEND = (
-    "value [95 % interval] over items and calibration draws. **bold ✓** matches dense (paired test, 5 % relative "
-    "margin), ✗ fails, ? undecided, ~ dense is at chance, — no such cell. n is the number of items."
+    "value [95 % interval] over items and calibration draws. **bold ✓** matches dense (paired test, 5 % "
+    "relative margin), ✗ fails, ? undecided, ~ dense is at chance, — no such cell. n is the number of "
+    "items."
 )
 
 
@@ -120,8 +121,9 @@ def match_matrix(study: Study) -> tuple[list[Grid], pd.DataFrame]:
     if found.empty:
         raise Missing("no compressed cell along budgets was judged against dense")
     legend = (
-        "Largest budget (% removed) that matches, as do all smaller tested ones; 0: the smallest does not. In "
-        "brackets the largest matching budget where a gap lies below it; +: further points if undecided cells match."
+        "Largest budget (% removed) that matches, as do all smaller tested ones; 0: the smallest does not. "
+        "In brackets the largest matching budget where a gap lies below it; +: further points if undecided "
+        "cells match."
     )
     grids = []
     for model, own in found.groupby("model", sort=False):

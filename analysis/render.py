@@ -51,7 +51,7 @@ def markdown(grid: Grid) -> str:
 _TEX = {
     **{sign: "\\" + sign for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "✓": r"$^{\checkmark}$", "—": "---", "–": "--", "∞": r"$\infty$"},
+    **{"±": r"$\pm$", "✓": r"$^{\checkmark}$", "—": "---", "–": "--", "−": "$-$", "∞": r"$\infty$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": r"$<$", ">": r"$>$"},
 }
 

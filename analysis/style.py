@@ -224,7 +224,9 @@ class Panels:
                 marks, names, loc="center left", borderaxespad=0, labelspacing=0.3, handlelength=3.2
             )
             return
-        self.figure.legend(marks, names, loc="lower center", ncols=min(len(names), self.per_line), handlelength=3.2)
+        self.figure.legend(
+            marks, names, loc="lower center", ncols=min(len(names), self.per_line), handlelength=3.2
+        )
 
     def note(self, text: str) -> None:
         """Small print below the panels."""

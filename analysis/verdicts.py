@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 
 import pandas as pd
 
@@ -13,6 +16,20 @@ from analysis.evidence import Evidence
 from analysis.kick_data import Missing, Study
 
 UNTESTABLE = "not testable here"
+PARTS = ("hypotheses", "hypotheses_tasks", "hypotheses_methods", "hypotheses_settings")
+
+PREFACE = (
+    "A claim is decided for these models and these cells only; another model may answer otherwise. "
+    "Cells are compared with dense on the same items against a margin of 5 % (relative), over calibration "
+    "draws and items; match and fail hold over all cells of a model (Holm). A claim about several methods or "
+    "tasks is supported if all of them support it, and refuted if one does. Methods that look at calibration "
+    "tokens need three draws. Limits are in achieved sparsity: the largest that matches as do all smaller "
+    "ones, and how far undecided cells may reach."
+)
+CLOSED = (
+    "Closed book is `nano_factoid` here: `nano_icra_closed` asks about people the model cannot know and is "
+    "at chance by construction."
+)
 
 
 @dataclass(frozen=True)
@@ -101,10 +118,10 @@ def decide(claim: Hypothesis, study: Study, model: str) -> Verdict:
 
 def verdicts(study: Study) -> list[Verdict]:
     """All hypotheses on all models of a study."""
-    from analysis import hypotheses, hypotheses_more  # they register themselves
-
-    assert hypotheses and hypotheses_more
-    return [decide(claim, study, model) for model in study.models for claim in ALL]
+    for part in PARTS:
+        import_module(f"analysis.{part}")  # its tests register themselves
+    claims = sorted(ALL, key=lambda claim: (int(re.sub(r"\D", "", claim.id)), claim.id))
+    return [decide(claim, study, model) for model in study.models for claim in claims]
 
 
 def page(found: Sequence[Verdict], study: Study) -> str:
@@ -131,22 +148,8 @@ def page(found: Sequence[Verdict], study: Study) -> str:
 
 def _preface(study: Study) -> list[str]:
     """What the page is about, and how it was decided."""
-    lines = [
-        "A claim is decided for these models and these cells only; another model may answer otherwise. Cells are",
-        "compared with dense on the same items against a margin of 5 % (relative), over calibration draws and items;",
-        "match and fail hold over all cells of a model (Holm). A claim about several methods or tasks is supported if",
-        "all of them support it, and refuted if one does. Methods that look at calibration tokens need three draws.",
-        "Limits are in achieved sparsity: the largest that matches as do all smaller ones, and how far undecided",
-        "cells may reach.",
-        "",
-    ]
-    if study.role("closed") == "nano_factoid":
-        lines += [
-            "Closed book is `nano_factoid` here: `nano_icra_closed` asks about people the model cannot know and is at",
-            "chance by construction.",
-            "",
-        ]
-    return lines
+    closed = " " + CLOSED if study.role("closed") == "nano_factoid" else ""
+    return [*textwrap.wrap(PREFACE + closed, 100), ""]
 
 
 def _section(verdict: Verdict) -> list[str]:
