@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis import crossed
 from analysis.style import known
-from crunchmark.paired import MARGIN, Array
+from crunchmark.paired import COVERAGE, KINDS, MARGIN, Array, value_of
 from crunchmark.store import Store
 
 POINT = ["model", "label", "budget", "task", "metric"]
@@ -21,32 +20,114 @@ FOUND = [
     *("seeds", "n", "value", "value_low", "value_high", "stderr", "spread", "dense", "delta", "low", "high"),
     *("p_value", "p_match", "p_fail", "state", "lost", "gained"),
 ]
-Side = dict[str, tuple[float | None, float]]  # score and weight by item
+Side = dict[str, tuple[float, float]]  # score (nan: missing) and weight by item
 
 
 def pooled(store: Store, study: str, data: pd.DataFrame) -> pd.DataFrame:
     """One line per (model, label, budget, task, metric), over its calibration seeds and its items.
 
-    `value` is the mean over seeds, `spread` their standard deviation, `seeds` and `n` how many seeds and items
-    there are. `value_low` .. `value_high` and `low` .. `high` (of `delta` = value - dense) are 95 % intervals for
-    another draw of both seeds and items; `p_value` is of no difference, `p_match` and `p_fail` are one-sided
-    against the margin, and `state` is what they say at 2.5 %. `lost` and `gained` are means over seeds. With one
-    seed every figure is that of the row.
+    `value` is the mean over seeds, `spread` their standard deviation; `seeds` and `n` count seeds and items.
+    `value_low` .. `value_high` and `low` .. `high` (of `delta` = value - dense) are 95 % intervals for
+    another draw of both; `p_value` is of no difference, `p_match` and `p_fail` are one-sided against the
+    margin, and `state` is what they say at 2.5 % (`dense`, `chance` and `measured` stay). `lost` and `gained`
+    are means over seeds. With one seed every figure is what the row says.
 
     Args:
         store: Where the study is.
         study: Its name.
-        data: Rows as `analysis.collect.load` gives them (labelled, one protocol per task), or some of these.
+        data: Rows as `analysis.collect.load` gives them (labelled, one protocol per task), or some of these;
+            the dense rows among them are what the others are compared with.
 
     Raises:
-        ValueError: Items of a seed and of dense cannot be paired, or a stored task is missing.
+        ValueError: Items of a seed and of dense cannot be paired, or a task was stored without items.
     """
     measured = data[data["task"] != ""]
     reader = _Reader(store, study)
     dense = measured[measured["state"] == "dense"].drop_duplicates(["model", "task", "metric"], keep="last")
     parents = {(row.model, row.task, row.metric): row.cell for row in dense.itertuples()}
-    lines = [
-        dict(zip(POINT, key, strict=True)) | _facts(group) | _line(reader, group, parents)
-        for key, group in measured.groupby(POINT, sort=False)
-    ]
+    lines = []
+    for key, group in measured.groupby(POINT, sort=False):
+        point = dict(zip(POINT, key, strict=True))
+        first = group.iloc[0]
+        kept = {name: first.get(name) for name in KEPT}
+        parent = parents.get((point["model"], point["task"], point["metric"]))
+        lines.append(point | kept | _line(reader, group, parent))
     return pd.DataFrame(lines, columns=[*POINT, *KEPT, *FOUND])
+
+
+@dataclass
+class _Reader:
+    """Scores of stored tasks, each file read once."""
+
+    store: Store
+    study: str
+    seen: dict[tuple[str, str], dict[str, Side]] = field(default_factory=dict)
+
+    def side(self, cell: str, task: str, metric: str) -> Side:
+        """Score and weight of each item of a metric."""
+        if (cell, task) not in self.seen:
+            self.seen[cell, task] = self._read(cell, task)
+        return self.seen[cell, task][metric]
+
+    def _read(self, cell: str, task: str) -> dict[str, Side]:
+        stored = self.store.get_task(self.study, cell, task) or {}
+        if not stored.get("items"):
+            raise ValueError(f"study {self.study!r}: task {task!r} of cell {cell[:24]!r} has no stored items")
+        found: dict[str, Side] = {}
+        for name, metric, score, weight, *_ in stored["items"]:
+            found.setdefault(metric, {})[name] = (math.nan if score is None else float(score), float(weight))
+        return found
+
+
+def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str, Any]:
+    """What the seeds of one cell say together."""
+    first, states = group.iloc[0], set(group["state"])
+    sides = [reader.side(row.cell, row.task, row.metric) for row in group.itertuples()]
+    own = bool(states & {"dense"})
+    dense = None if own or parent is None else reader.side(parent, first["task"], first["metric"])
+    scores, before, weight = _arrays(sides, dense, f"{first['task']} of {first['label']!r}")
+    margin = None if "measured" in states else first.get("margin", MARGIN)
+    metric = crossed.Metric(
+        _kind(first, sides[0]),
+        bool(first["higher_is_better"]),
+        float(margin) if known(margin) else None if margin is None else MARGIN,
+    )
+    if not len(weight):
+        nothing = dict.fromkeys(FOUND) | {"seeds": len(sides), "n": 0}
+        return nothing | {"state": "dense" if own else "undecided" if metric.margin else "measured"}
+    found = crossed.summarise(scores, before, weight, metric)
+    if found["state"] == "match" and len(weight) < COVERAGE * len(sides[0]):
+        found |= {"p_match": math.nan, "state": "undecided"}
+    fixed = "dense" if own else "chance" if "chance" in states else found["state"]
+    return found | {"state": fixed}
+
+
+def _kind(row: pd.Series, side: Side) -> str:
+    """What the scores amount to; a row of an older harness does not say, but its value does."""
+    if known(row.get("kind")):
+        return str(row["kind"])
+    score, weight = np.array([pair for pair in side.values() if not math.isnan(pair[0])]).T
+    for kind in KINDS:
+        if math.isclose(value_of(score, weight, kind), row["value"], rel_tol=1e-6):
+            return kind
+    raise ValueError(f"task {row['task']!r}: no kind ({', '.join(KINDS)}) makes {row['value']} of its items")
+
+
+def _arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, Array | None, Array]:
+    """Scores (k, n), dense scores (n,) and weights (n,) of the items that all have a score for."""
+    every = sides if dense is None else [*sides, dense]
+    names = list(every[-1])
+    for side in every:
+        odd = next(iter(set(side) ^ set(names)), None)
+        if odd is not None:
+            raise ValueError(f"{where}: item {odd!r} is not in every seed and in dense")
+    weights = np.array([[side[name][1] for name in names] for side in every])
+    if (weights != weights[0]).any():
+        name = names[int((weights != weights[0]).any(0).argmax())]
+        raise ValueError(f"{where}: item {name!r} does not weigh the same in every seed and in dense")
+    scores = np.array([[side[name][0] for name in names] for side in every])
+    there = ~np.isnan(scores).any(0)
+    kept = scores[:, there]
+    if dense is None:
+        return kept, None, weights[0, there]
+    return kept[:-1], kept[-1], weights[0, there]

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.multitest import multipletests
 
 from analysis.pool import POINT, pooled
+from crunchmark.paired import LEVEL
 
 __all__ = ["LEVEL", "LIMIT_KEYS", "POINT", "family", "holm", "limits", "pooled"]
 
-LEVEL = 0.025  # one-sided, of a match and of a fail
 LIMIT_KEYS = ["model", "label", "task", "metric"]
 
 
@@ -39,7 +39,9 @@ def family(data: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFrame:
         by: Columns whose values separate families.
     """
     data = data.copy()
-    judged = data["state"].isin(["match", "fail", "undecided"]) & data[["p_match", "p_fail"]].notna().any(axis=1)
+    judged = data["state"].isin(["match", "fail", "undecided"]) & data[["p_match", "p_fail"]].notna().any(
+        axis=1
+    )
     if "headline" in data:
         judged &= data["headline"].astype(bool)
     smaller = data.loc[judged, ["p_match", "p_fail"]].astype(float).min(axis=1)
@@ -54,8 +56,8 @@ def family(data: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFrame:
 def limits(points: pd.DataFrame, state: str = "state") -> pd.DataFrame:
     """How far each method may go: one row per (model, label, task, metric).
 
-    Budget 0 is dense, a match by definition. Cells that are not judged (dense, told only, dense at chance) and
-    those without scores are no tested budgets.
+    Budget 0 is dense, a match by definition. Cells that are not judged (dense, told only, dense at chance)
+    and those without scores are no tested budgets.
 
     | column | meaning |
     | --- | --- |

@@ -6,14 +6,15 @@ Every task yields `Item`s; all statistics happen here and in `paired`, once, and
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from crunchmark.interface import Item, Metric
-from crunchmark.paired import COVERAGE, Array, Comparison, error_of, value_of
+from crunchmark.paired import COVERAGE, Comparison, error_of, interval_of, state_of, value_of
 from crunchmark.paired import compare as compare_arrays
+from crunchmark.resample import Array
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Aggregate:
     n: int
     value: float
     stderr: float
+    low: float  # 95 % interval of value
+    high: float
     coverage: float = 1.0  # share of the items that have a score
 
 
@@ -48,12 +51,12 @@ def compare(items: Iterable[Item], dense_items: Iterable[Item], metric: Metric, 
     score, dense, weight = _paired(ours, theirs, metric.name)
     if not len(score):
         none = math.nan
-        return Comparison(none, none, none, none, none, "measured" if metric.margin is None else "undecided")
+        return Comparison(none, none, none, none, none, none, none, state_of(none, none, metric.margin))
     found = compare_arrays(
         score, dense, weight, metric.kind, metric.higher_is_better, metric.margin, seed=seed
     )
     thin = len(score) < COVERAGE * len(ours) and found.state == "match"
-    return replace(found, state="undecided") if thin else found
+    return replace(found, p_match=math.nan, state="undecided") if thin else found
 
 
 def rows(
@@ -75,15 +78,18 @@ def rows(
             "n": result.n,
             "value": result.value,
             "stderr": result.stderr,
+            "value_low": result.low,
+            "value_high": result.high,
             "coverage": result.coverage,
             "flags": flags.get(name, {}),
             "chance": metric.chance,
             "kind": metric.kind,
+            "margin": metric.margin,
             "higher_is_better": metric.higher_is_better,
             "headline": position == 0,
         }
         if dense_items is None:
-            row |= dict.fromkeys(("dense", "delta", "low", "high", "p_value")) | {"state": "dense"}
+            row |= dict.fromkeys(f.name for f in fields(Comparison)) | {"state": "dense"}
         else:
             row |= vars(compare(items, dense_items, metric))
         found.append({key: _plain(value) for key, value in row.items()})
@@ -120,11 +126,12 @@ def _flags(items: Iterable[Item]) -> dict[str, dict[str, int]]:
 def _aggregate(items: Sequence[Item], metric: Metric) -> Aggregate:
     scored = [i for i in items if i.score is not None]
     if not scored:
-        return Aggregate(0, math.nan, math.nan, 0.0)
+        return Aggregate(0, math.nan, math.nan, math.nan, math.nan, 0.0)
     score = np.array([i.score for i in scored], dtype=float)
     weight = np.array([i.weight for i in scored], dtype=float)
     value, error = value_of(score, weight, metric.kind), error_of(score, weight, metric.kind)
-    return Aggregate(len(scored), value, error, len(scored) / len(items))
+    low, high = interval_of(score, weight, metric.kind)
+    return Aggregate(len(scored), value, error, low, high, len(scored) / len(items))
 
 
 def _index(items: Iterable[Item], name: str) -> dict[str, Item]:

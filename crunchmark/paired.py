@@ -2,6 +2,8 @@
 
 Scores, dense scores and weights are float64 (n,), in one order. What the scores amount to is their `kind`:
 `mean` their weighted mean, `exp` exp of it (nats per token), `median` and `p95` quantiles (of equal weights).
+
+Right or wrong answers are judged by score tests (`proportion`), others by resampling items (`resample`).
 """
 
 import math
@@ -9,18 +11,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, norm, t
 
+from crunchmark.proportion import difference_variance, ratio_score, ratio_variance, tango, wilson
+from crunchmark.resample import LEVEL, QUANTILES, Array, bootstrap, resampled, retained
+
+__all__ = [  # with what a reader of the store needs
+    "COVERAGE",
+    "KINDS",
+    "LEVEL",
+    "MARGIN",
+    "QUANTILES",
+    "Array",
+    "Comparison",
+    "State",
+    "bootstrap",
+    "compare",
+    "difference_variance",
+    "error_of",
+    "interval_of",
+    "mcnemar",
+    "ratio_score",
+    "ratio_tails",
+    "ratio_variance",
+    "retained",
+    "state_of",
+    "tango",
+    "value_of",
+    "wilson",
+    "yes_no",
+]  # fmt: skip
 MARGIN = 0.05  # LLM-KICK's rule (arXiv:2310.01382): within 5 % of dense counts as a match
 COVERAGE = 0.95  # answers that are missing are not missing by chance: below, nothing is a match
-Z = 1.959964  # of a 95 % interval
-RESAMPLES = 2000
-CHUNK = 4_000_000  # random indices drawn at a time
-QUANTILES = {"median": 0.5, "p95": 0.95}
 KINDS = ("mean", "exp", *QUANTILES)
 State = Literal["match", "fail", "undecided", "measured"]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,8 +55,12 @@ class Comparison:
     delta: float
     low: float
     high: float
-    p_value: float
+    p_value: float  # of no difference, two-sided
+    p_match: float  # of a loss of the margin or more: small is evidence of a match; nan: not judged
+    p_fail: float  # of a loss of the margin or less
     state: State
+    lost: int | None = None  # items dense has right and the cell has not; None where scores are no 0/1
+    gained: int | None = None
 
 
 def value_of(score: Array, weight: Array, kind: str) -> float:
@@ -52,10 +80,30 @@ def error_of(score: Array, weight: Array, kind: str) -> float:
     if n < 2 or not math.isfinite(value):
         return math.nan
     if kind in QUANTILES:
-        return float(bootstrap(score[None], weight, kind).std())
+        return float(bootstrap(score[None], kind).std())
     share = weight / weight.sum()
     error = math.sqrt(float((share**2 * (score - score @ share) ** 2).sum()) * n / (n - 1))
     return value * error if kind == "exp" else error
+
+
+def interval_of(score: Array, weight: Array, kind: str) -> tuple[float, float]:
+    """95 % interval of `value_of`; nan where there is none.
+
+    Wilson's for 0/1 scores, Student's t for means (of exp on the log scale), order statistics for quantiles.
+    """
+    n, value = len(score), value_of(score, weight, kind)
+    if n < 2 or not math.isfinite(value):
+        return math.nan, math.nan
+    if kind in QUANTILES:
+        first, last = binom.ppf([LEVEL, 1 - LEVEL], n, QUANTILES[kind]).astype(int)
+        ranked = np.sort(score)
+        return float(ranked[max(0, first - 1)]), float(ranked[min(n - 1, last)])
+    if kind == "mean" and yes_no(score, score, weight):
+        return wilson(value, n)
+    width = float(t.isf(LEVEL, n - 1)) * error_of(score, weight, kind)
+    if kind == "exp":
+        return value * math.exp(-width / value), value * _exp(width / value)
+    return value - width, value + width
 
 
 def compare(
@@ -67,103 +115,68 @@ def compare(
     margin: float | None = MARGIN,
     seed: int = 0,
 ) -> Comparison:
-    """`match` or `fail` only if the whole 95 % interval is on that side of the relative margin.
+    """`match` where a loss of the relative margin or more is refuted at 2.5 %, `fail` where a smaller one is.
 
     higher: whether more is better.
     margin: share of dense that may be lost; None: told, never judged (`measured`).
     seed: of the bootstrap.
     """
     now, before = value_of(score, weight, kind), value_of(dense, weight, kind)
-    yes_no = kind == "mean" and _yes_no(score, dense, weight)
-    if np.array_equal(score, dense):
-        same: State = "match" if len(score) > 1 else "undecided"
-        state = _ratio_state(score, dense, higher, margin) if yes_no and margin is not None else same
-        return Comparison(before, 0.0, 0.0, 0.0, 1.0, "measured" if margin is None else state)
+    lost = gained = None
     if not math.isfinite(now) or not math.isfinite(before):
-        state = "undecided" if not math.isfinite(before) else "fail"
-        state = "measured" if margin is None else state
-        return Comparison(before, now - before, math.nan, math.nan, math.nan, state)
-    draws = bootstrap(np.stack([score, dense]), weight, kind, seed)
-    gain = np.exp(draws[0]) - np.exp(draws[1]) if kind == "exp" else draws[0] - draws[1]
-    low, high = np.quantile(gain, [0.025, 0.975])
-    if margin is None:
-        state = "measured"
-    elif yes_no:
-        state = _ratio_state(score, dense, higher, margin)
+        low = high = p_value = math.nan
+        tails = (1.0, 0.0) if math.isfinite(before) else (math.nan, math.nan)
+    elif kind == "mean" and yes_no(score, dense, weight):
+        lost, gained, n = int((dense > score).sum()), int((score > dense).sum()), len(score)
+        low, high = tango(gained / n, lost / n, n)
+        p_value = mcnemar(lost, gained)
+        tails = ratio_tails(ratio_score(score, dense, retained(higher, margin or 0.0)), higher)
+    elif len(score) < 2:
+        low = high = p_value = math.nan
+        tails = (math.nan, math.nan)
+    elif np.array_equal(score, dense):
+        low, high, p_value, tails = 0.0, 0.0, 1.0, (_unchanged(dense, kind, higher, margin or 0.0), 1.0)
     else:
-        state = _state(_slack(draws[0], draws[1], kind, higher, margin)) if len(score) > 1 else "undecided"
-    return Comparison(before, now - before, float(low), float(high), p_value(score, dense, gain), state)
+        found = resampled(score, dense, weight, kind, higher, margin or 0.0, seed)
+        low, high, p_value, tails = found.low, found.high, found.p_value, (found.p_match, found.p_fail)
+    p_match, p_fail = tails if margin is not None else (math.nan, math.nan)
+    state = state_of(p_match, p_fail, margin)
+    return Comparison(before, now - before, low, high, p_value, p_match, p_fail, state, lost, gained)
 
 
-def bootstrap(scores: Array, weight: Array, kind: str = "mean", seed: int = 0) -> Array:
-    """Each row of scores (k, n) over the same resampled items: (k, RESAMPLES); of kind exp the log of it."""
-    rng, n = np.random.default_rng(seed), scores.shape[1]
-    step = max(1, CHUNK // n)
-    found = []
-    for start in range(0, RESAMPLES, step):
-        pick = rng.integers(0, n, (min(step, RESAMPLES - start), n))
-        if kind in QUANTILES:
-            found.append(np.stack([np.quantile(row[pick], QUANTILES[kind], axis=1) for row in scores]))
-        else:
-            total = weight[pick].sum(1)
-            found.append(np.stack([(row * weight)[pick].sum(1) / total for row in scores]))
-    return np.concatenate(found, axis=1)
+def state_of(p_match: float, p_fail: float, margin: float | None = MARGIN) -> State:
+    """What the two p-values say."""
+    if margin is None:
+        return "measured"
+    return "match" if p_match <= LEVEL else "fail" if p_fail <= LEVEL else "undecided"
 
 
-def ratio_score(score: Array, dense: Array, ratio: float) -> float:
-    """Z of P(score = 1) = ratio * P(dense = 1) over paired 0/1 items; 0 where they say nothing.
-
-    The score test of a ratio of paired proportions (Nam and Blackwelder, 2002); the variance is that of the
-    most likely table that obeys the equation.
-    """
-    n, one, two = len(score), float(score.mean()), float(dense.mean())
-    gained, lost = float((score > dense).mean()), float((score < dense).mean())
-    root = math.sqrt((one - ratio**2 * two) ** 2 + 4 * ratio**2 * gained * lost)
-    gain = (-one + ratio**2 * (two + 2 * gained) + root) / (2 * ratio * (ratio + 1))
-    loss = ratio * gain - (ratio - 1) * (two + gained)  # two + gained: all that either answered
-    if gain + loss <= 0:
-        return 0.0
-    return math.sqrt(n) * (one - ratio * two) / math.sqrt(ratio * (gain + loss))
+def ratio_tails(z: float, higher: bool) -> tuple[float, float]:
+    """P-values of match and fail of the score test against the margin."""
+    z = z if higher else -z
+    return float(norm.sf(z)), float(norm.cdf(z))
 
 
-def p_value(score: Array, dense: Array, gain: Array) -> float:
-    """Two-sided, of no difference: McNemar's exact test for 0/1 scores, else from the paired bootstrap."""
-    if np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all():
-        lost = int((dense > score).sum())
-        odd = int((dense != score).sum())
-        return float(binomtest(lost, odd, 0.5).pvalue) if odd else 1.0
-    tail = min(int((gain <= 0).sum()), int((gain >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (len(gain) + 1))
+def mcnemar(lost: int, gained: int) -> float:
+    """McNemar's exact test of no difference, two-sided."""
+    return float(binomtest(lost, lost + gained, 0.5).pvalue) if lost + gained else 1.0
 
 
-def _exp(x: float) -> float:
-    return math.exp(x) if not x > 700 else math.inf
-
-
-def _slack(score: Array, dense: Array, kind: str, higher: bool, margin: float) -> Array:
-    """How far resampled values are inside the margin: positive is good, on the log scale for kind exp."""
-    sign = 1.0 if higher else -1.0
-    if kind == "exp":
-        return sign * (score - dense) - sign * math.log1p(-sign * margin)
-    slack: Array = sign * (score - dense) + margin * np.abs(dense)
-    return slack
-
-
-def _yes_no(score: Array, dense: Array, weight: Array) -> bool:
+def yes_no(score: Array, dense: Array, weight: Array) -> bool:
     """Whether all items are answered right or wrong, and count the same."""
     return bool(np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all() and np.ptp(weight) == 0)
 
 
-def _ratio_state(score: Array, dense: Array, higher: bool, margin: float) -> State:
-    """The score test against the margin.
+def _unchanged(dense: Array, kind: str, higher: bool, margin: float) -> float:
+    """P-value of a match where not one score differs, which says little of few items.
 
-    Resampling would see no spread where hardly an item changes, and call a handful of items a match.
+    Of scores from 0 to 1, a loss of the margin would change at least that share of the items; of others, a
+    loss that is as often above the margin as below it would spare all of them with chance 1 in 2^n.
     """
-    sign = 1.0 if higher else -1.0
-    z = sign * ratio_score(score, dense, 1 - sign * margin)
-    return "match" if z >= Z else "fail" if z <= -Z else "undecided"
+    bounded = kind == "mean" and higher and bool((dense >= 0).all() and (dense <= 1).all())
+    spared = max(0.5, 1 - margin * float(dense.mean())) if bounded else 0.5
+    return float(spared ** len(dense))
 
 
-def _state(slack: Array) -> State:
-    low, high = np.quantile(slack, [0.025, 0.975])
-    return "match" if low >= 0 else "fail" if high < 0 else "undecided"
+def _exp(x: float) -> float:
+    return math.exp(x) if not x > 700 else math.inf

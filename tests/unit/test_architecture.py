@@ -26,6 +26,8 @@ LAYERS = [  # each may import from its own and from those before
         "hub",
         "tensorfile",
         "paired",
+        "proportion",
+        "resample",
     },
     {"interface", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},

@@ -1,0 +1,198 @@
+"""One cell over several calibration draws ("seeds"): the same items under each, so both are crossed.
+
+A score is item + seed + what is left. The variance of the grand mean is that of the items' means over n, plus
+what the seeds' means vary more than items alone would make them. Student's t with Satterthwaite's degrees of
+freedom stands for how little few seeds say: resampling three seeds covers far too seldom.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from crunchmark.paired import (
+    LEVEL,
+    QUANTILES,
+    Array,
+    Comparison,
+    bootstrap,
+    compare,
+    difference_variance,
+    error_of,
+    interval_of,
+    ratio_variance,
+    retained,
+    state_of,
+    tango,
+    value_of,
+    wilson,
+    yes_no,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How scores amount to a value, and how much of dense may be lost."""
+
+    kind: str = "mean"
+    higher: bool = True
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance of a mean over seeds and items: of the items, beside it, and what few seeds are worth."""
+
+    items: float
+    extra: float
+    design: float  # variance over items relative to that of one seed
+    df: float
+
+    @classmethod
+    def of(cls, items: float, rest: float, single: float, means: Array, n: int) -> Spread:
+        """From the variance of the items' means, of what is left, of one seed, and the seeds' means (k,)."""
+        k = len(means)
+        seeds = float(np.var(means, ddof=1)) / k
+        extra = max(0.0, seeds - rest)
+        below = items**2 / (n - 1) + extra**2 / (k - 1)
+        df = (items + extra) ** 2 / below if below > 0 else n - 1.0
+        return cls(items, extra, min(1.0, items / single) if single > 0 else 1.0, df)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return math.sqrt(self.items + self.extra)
+
+    @property
+    def crit(self) -> float:
+        """Quantile for a 95 % interval."""
+        return float(t.isf(LEVEL, self.df))
+
+
+def spread(z: Array) -> Spread:
+    """Of scores, or of pseudo-values (k, n) whose mean over items is the estimate of a seed."""
+    k, n = z.shape
+    means, columns = z.mean(1), z.mean(0)
+    left = z - means[:, None] - columns + z.mean()
+    rest = float((left**2).sum()) / ((n - 1) * (k - 1)) / (n * k)
+    return Spread.of(float(np.var(columns, ddof=1)) / n, rest, float(z.var(1, ddof=1).mean()) / n, means, n)
+
+
+def spread_of_draws(draws: Array, means: Array, n: int) -> Spread:
+    """Of estimates (k, resamples) from the same resampled items, and of the estimates (k,) themselves."""
+    k = len(means)
+    left = draws - draws.mean(0)
+    rest = float(left.var(1).sum()) / (k - 1) / k
+    return Spread.of(float(draws.mean(0).var()), rest, float(draws.var(1).mean()), means, n)
+
+
+def summarise(scores: Array, dense: Array | None, weight: Array, metric: Metric) -> dict[str, Any]:
+    """Value and comparison with dense over seeds and items.
+
+    Args:
+        scores: (k, n), a row per seed.
+        dense: (n,), the parent's; None where there is none to compare with.
+        weight: (n,).
+        metric: What the scores amount to.
+    """
+    values = np.array([value_of(row, weight, metric.kind) for row in scores])
+    several = len(scores) > 1 and scores.shape[1] > 1
+    found = {"seeds": len(scores), "n": scores.shape[1], "value": float(values.mean())}
+    found["spread"] = float(values.std(ddof=1)) if len(scores) > 1 else math.nan
+    if several and np.isfinite(values).all():
+        found |= _value(scores, values, weight, metric.kind)
+    else:
+        low, high = interval_of(scores[0], weight, metric.kind) if len(scores) == 1 else (math.nan, math.nan)
+        error = error_of(scores[0], weight, metric.kind) if len(scores) == 1 else math.nan
+        found |= {"stderr": error, "value_low": low, "value_high": high}
+    if dense is None:
+        return found | dict.fromkeys(f.name for f in fields(Comparison))
+    before = value_of(dense, weight, metric.kind)
+    changed = bool((scores != dense).any())
+    if several and changed and np.isfinite(values).all() and math.isfinite(before):
+        return found | _against(scores, values, dense, weight, metric)
+    worst = scores[int(np.argmin(np.isfinite(values)))]  # one seed, one that is not finite, or all as dense
+    return found | vars(compare(worst, dense, weight, metric.kind, metric.higher, metric.margin))
+
+
+def _value(scores: Array, values: Array, weight: Array, kind: str) -> dict[str, float]:
+    """Standard error and interval of the mean over seeds."""
+    found, value = _spread(scores, None, values, weight, kind), float(values.mean())
+    width = found.crit * found.error
+    if kind == "mean" and yes_no(scores, scores, weight):
+        low, high = wilson(value, scores.shape[1], found.crit, found.design, found.extra)
+    elif kind == "exp":
+        low, high = value * math.exp(-width / value), value * math.exp(min(700.0, width / value))
+    else:
+        low, high = value - width, value + width
+    return {"stderr": found.error, "value_low": low, "value_high": high}
+
+
+def _against(scores: Array, values: Array, dense: Array, weight: Array, metric: Metric) -> dict[str, Any]:
+    """The comparison with dense: intervals and tests as of one seed, with the variance of several."""
+    value, before = float(values.mean()), value_of(dense, weight, metric.kind)
+    sign, margin = (1.0 if metric.higher else -1.0), metric.margin or 0.0
+    delta = _spread(scores, dense, values, weight, metric.kind)
+    if metric.kind == "exp":
+        scaled = _spread(scores, dense, values, weight, metric.kind, (1 / value, 1 / before))
+        slack = sign * (math.log(value / before) - math.log(retained(metric.higher, margin)))
+    else:
+        share = sign - margin * np.sign(before)
+        scaled = _spread(scores, dense, values, weight, metric.kind, (sign, share))
+        slack = sign * (value - before) + margin * abs(before)
+    lost = gained = None
+    width, error, slack_error = delta.crit * delta.error, delta.error, scaled.error
+    low, high = value - before - width, value - before + width
+    if metric.kind == "mean" and yes_no(scores, np.broadcast_to(dense, scores.shape), weight):
+        n, lost, gained = len(dense), float((dense > scores).mean()), float((scores > dense).mean())
+        low, high = tango(gained, lost, n, delta.crit, delta.design, delta.extra)
+        error = math.sqrt(difference_variance(gained, lost, 0.0) * delta.design / n + delta.extra)
+        ratio = retained(metric.higher, margin)
+        variance = ratio_variance(value, before, gained, lost, ratio)
+        slack_error = math.sqrt(variance * scaled.design / n + scaled.extra)
+        lost, gained = lost * n, gained * n
+    p_value = 2 * _tail(abs(value - before), error, delta.df)
+    tails = _tail(slack, slack_error, scaled.df), _tail(-slack, slack_error, scaled.df)
+    p_match, p_fail = tails if metric.margin is not None else (math.nan, math.nan)
+    state = state_of(p_match, p_fail, metric.margin)
+    found = Comparison(before, value - before, low, high, min(1.0, p_value), p_match, p_fail, state)
+    return vars(found) | {"lost": lost, "gained": gained}
+
+
+def _spread(
+    scores: Array,
+    dense: Array | None,
+    values: Array,
+    weight: Array,
+    kind: str,
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> Spread:
+    """Of the first factor times the values, less the second times dense's."""
+    one, two = factors
+    if kind in QUANTILES:
+        sides = scores if dense is None else np.vstack([scores, dense])
+        drawn = bootstrap(sides, kind)
+        draws = one * drawn[: len(scores)] - (0.0 if dense is None else two * drawn[-1])
+        return spread_of_draws(draws, one * values, scores.shape[1])
+    z = one * np.stack([_pseudo(row, weight, kind) for row in scores])
+    return spread(z if dense is None else z - two * _pseudo(dense, weight, kind))
+
+
+def _pseudo(score: Array, weight: Array, kind: str) -> Array:
+    """What each item says (n,): their mean is the value, their spread its error (infinitesimal jackknife)."""
+    share = weight / weight.sum()
+    mean = float(score @ share)
+    value = math.exp(mean) if kind == "exp" else mean
+    pseudo: Array = value + len(score) * share * (score - mean) * (value if kind == "exp" else 1.0)
+    return pseudo
+
+
+def _tail(estimate: float, error: float, df: float) -> float:
+    """P-value of a truth of 0 or less; without spread the sign decides."""
+    if error > 0:
+        return float(t.sf(estimate / error, df))
+    return 0.0 if estimate > 0 else 1.0 if estimate < 0 else 0.5
