@@ -34,11 +34,8 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 PATTERNS = ("1:2", "2:4", "4:8")
 KEYS = ["model", "series", "accounting", "budget", "setting", "calib_n", "task", "metric"]
-FACTS = (
-    *("value", "stderr", "dense", "delta", "chance", "n", "achieved_bytes", "achieved_nominal", "file_bytes"),
-    *("dense_file_bytes", "value_low", "value_high", "low", "high", "p_match", "p_fail", "lost", "gained"),
-)
-FIRST = ("label", "method", "higher_is_better", "headline", "bits", "pattern", "drawn", "protocol")
+FACTS = ("achieved_bytes", "achieved_nominal", "file_bytes", "dense_file_bytes")
+FIRST = ("label", "method", "bits", "pattern", "drawn", "protocol")
 CSV = (
     *(
         "model",
@@ -124,7 +121,7 @@ def study(name: str, root: str | Path, rows: pd.DataFrame | None = None) -> Stud
                 f"valid: a study with a cell method=dense of that model"
             )
     data = placed(data)
-    return Study(name, Path(root), data, points(data))
+    return Study(name, Path(root), data, points(data, Store(root), name))
 
 
 def placed(data: pd.DataFrame) -> pd.DataFrame:
@@ -138,8 +135,6 @@ def placed(data: pd.DataFrame) -> pd.DataFrame:
     data["calib_n"] = pd.to_numeric(data["calib_n"], errors="coerce").fillna(0).astype(int)
     names = zip(data["label"], data["accounting"], data["calib_n"], strict=True)
     data["series"] = [_series(label, accounting, n) for label, accounting, n in names]
-    for column in FACTS:
-        data[column] = pd.to_numeric(data[column], errors="coerce") if column in data else np.nan
     return data
 
 
@@ -160,37 +155,23 @@ def _series(label: str, accounting: str, n: int) -> str:
     return re.sub(rf" run=\d+| n={n}\b", "", label)
 
 
-def points(data: pd.DataFrame) -> pd.DataFrame:
-    """Calibration draws pooled: mean, 95 % interval over items and draws, and the state all draws share."""
-    measured = data[data["task"] != ""]
-    grouped = measured.groupby(KEYS, sort=False, dropna=False)
-    lines = grouped[list(FACTS)].mean()
-    lines[list(FIRST)] = grouped[list(FIRST)].first()
-    lines["seeds"], lines["cells"] = grouped["calib_seed"].nunique(), grouped["cell"].agg(" ".join)
-    spread = grouped["value"].std(ddof=1).fillna(0.0)
-    lines["half"] = 1.96 * np.sqrt(lines["stderr"].fillna(0.0) ** 2 + spread**2 / grouped.size())
-    lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
-    for column, sign in (("value_low", -1), ("value_high", 1)):
-        lines[column] = lines[column].where(
-            (grouped.size() == 1) & lines[column].notna(), lines["value"] + sign * lines["half"]
-        )
-    return lines.reset_index()
-
-
-def over_draws(points: pd.DataFrame, store: Store, name: str, data: pd.DataFrame) -> pd.DataFrame:
-    """Points with what the items of all their calibration draws say together.
+def points(data: pd.DataFrame, store: Store, name: str) -> pd.DataFrame:
+    """One line per point: what its cells are, and what the items of all their calibration draws say together.
 
     Raises:
         AnalysisError: a stored task is missing, or its items cannot be paired with dense.
     """
+    measured = data[data["task"] != ""]
+    grouped = measured.groupby(KEYS, sort=False, dropna=False)
+    lines = grouped[list(FACTS)].mean()
+    lines[list(FIRST)] = grouped[list(FIRST)].first()
+    lines["cells"] = grouped["cell"].agg(" ".join)
     try:
-        found = stats.pooled(store, name, data)
+        found = stats.pooled(store, name, measured)
     except ValueError as problem:
-        raise collect.AnalysisError(f"study {name!r}: {problem}") from None
-    lines = points.drop(columns=[c for c in found if c in points and c not in stats.POINT])
-    lines = lines.merge(found, on=stats.POINT, how="left", validate="many_to_one")
+        raise collect.AnalysisError(" ".join(str(problem).split())) from None
+    lines = lines.reset_index().merge(found, on=stats.POINT, how="left", validate="one_to_one")
     lines["half"] = (lines["value_high"] - lines["value_low"]) / 2
-    lines["state"] = lines["state"].mask(collect.at_chance(lines) & lines["state"].isin(style.MARKS), "chance")
     return lines
 
 

@@ -116,12 +116,16 @@ def decide(claim: Hypothesis, study: Study, model: str) -> Verdict:
     return Verdict(*about, verdict, reason, cells, spread, found.parts)
 
 
-def verdicts(study: Study) -> list[Verdict]:
-    """All hypotheses on all models of a study."""
+def claims() -> list[Hypothesis]:
+    """All hypotheses, H1 first."""
     for part in PARTS:
         import_module(f"analysis.{part}")  # its tests register themselves
-    claims = sorted(ALL, key=lambda claim: (int(re.sub(r"\D", "", claim.id)), claim.id))
-    return [decide(claim, study, model) for model in study.models for claim in claims]
+    return sorted(ALL, key=lambda claim: (int(re.sub(r"\D", "", claim.id)), claim.id))
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """All hypotheses on all models of a study."""
+    return [decide(claim, study, model) for model in study.models for claim in claims()]
 
 
 def page(found: Sequence[Verdict], study: Study) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from crunchmark import paired
 from crunchmark.store import Store
 
-N = 400
+N = 200
 METRICS = {"ppl_nano": "perplexity", "nano_mcr": "acc", "nano_summ": "covered"}
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 DENSE_BYTES = 1_000_000

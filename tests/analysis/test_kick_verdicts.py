@@ -22,9 +22,9 @@ def plant(root, factoid, ppl=PPL, mcr=HIGH, opened=HIGH, seeds=(0, 1, 2), method
     return make
 
 
-def verdict(root, name):
-    found = verdicts.verdicts(kick_data.study("demo", root))
-    return next(v for v in found if v.id == name)
+def verdict(root, name, model="nano"):
+    claim = next(claim for claim in verdicts.claims() if claim.id == name)
+    return verdicts.decide(claim, kick_data.study("demo", root), model)
 
 
 def test_blind_perplexity_is_supported_where_facts_fail_under_a_flat_perplexity(tmp_path):
@@ -160,8 +160,8 @@ def test_a_pruned_large_model_against_a_small_one(tmp_path, large, outcome):
     make = Maker(tmp_path, model="large")
     make.parent({"nano_mcr": 1.0})
     make.curve("magnitude", {"nano_mcr": (1.0, large)}, budgets=(0.2, 0.5))
-    found = [v for v in verdicts.verdicts(kick_data.study("demo", tmp_path)) if v.id == "H10"]
-    assert {v.model: v.verdict for v in found} == {"large": outcome, "small": "not testable here"}
+    assert verdict(tmp_path, "H10", "large").verdict == outcome
+    assert verdict(tmp_path, "H10", "small").verdict == "not testable here"
 
 
 @pytest.mark.parametrize(("long", "outcome"), [((0.8, 0.5), "supported"), ((1.0, 0.95), "refuted")])
@@ -191,7 +191,7 @@ def test_disciplines(tmp_path, soft, outcome):
     def scored(humanities, stem):
         found = items(task, 1.0, extra=group)
         for i, item in enumerate(found):
-            item[2] = float(i % 200 < 200 * (stem if i % 2 else humanities))
+            item[2] = float(i % 100 < 100 * (stem if i % 2 else humanities))
         return found
 
     make.task(make.cell("dense"), task, scored(1.0, 1.0), parent=True)
@@ -201,13 +201,13 @@ def test_disciplines(tmp_path, soft, outcome):
 
 def test_what_is_missing_is_named(tmp_path):
     plant(tmp_path, HIGH)
+    found = {v.id: v for v in verdicts.verdicts(kick_data.study("demo", tmp_path))}
     for name, words in {
         "H3a": "no cell of gptq at 8 bits", "H4": "pattern 1:2", "H6": "nano_summ_l", "H7": "nano_instruct",
         "H7c": "it takes a judge", "H9": "extra.group", "H10": "one model only", "H11": "calib.n", "H12": "examples",
     }.items():  # fmt: skip
-        found = verdict(tmp_path, name)
-        assert found.verdict == "not testable here"
-        assert words in found.reason
+        assert found[name].verdict == "not testable here"
+        assert words in found[name].reason
 
 
 def test_the_page_lists_every_claim_with_its_rule_and_names_the_study(tmp_path):
