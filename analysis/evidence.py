@@ -1,10 +1,10 @@
-"""What hypotheses are decided on: points with Holm's states, limits with their doubt, paired gains."""
+"""What hypotheses are decided on: states that hold over a family, limits with their doubt, paired gains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,8 @@ class Evidence:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """The model's points; `told` is the state that holds over the model's family (Holm)."""
-        own = stats.family(self.study.points)
-        own = own[own["model"] == self.model]
-        return own.assign(told=own["state_holm"].mask(kick_data.blind(own), "chance"))
+        """The model's points."""
+        return self.study.points[self.study.points["model"] == self.model]
 
     def of(self, role: str, metric: str = "") -> pd.DataFrame:
         """Points of the task that plays a role.
@@ -88,7 +86,7 @@ class Evidence:
         ]
 
     def pruners(self, points: pd.DataFrame, only: Sequence[str] = PRUNERS) -> pd.DataFrame:
-        """Points of the paper's pruning methods along budgets.
+        """Points of the paper's pruning methods along budgets, told as one family.
 
         Raises:
             Missing: there is none.
@@ -97,7 +95,7 @@ class Evidence:
         line = line[line["method"].isin(only)]
         if line.empty:
             raise Missing(f"no unstructured cell of {', '.join(only)}")
-        return line
+        return told(line)
 
     def reach(self, line: pd.DataFrame) -> Reach:
         """How sparse one series may become on one task: its contiguous limit, in achieved sparsity."""
@@ -139,26 +137,35 @@ def _bare(name: str) -> str:
     return name.partition("/")[2] or name
 
 
+def told(points: pd.DataFrame) -> pd.DataFrame:
+    """Points with `told`: the state that still holds over all of them (Holm)."""
+    found = stats.family(points, by=())
+    return found.assign(told=found["state_holm"].mask(kick_data.blind(found), "chance"))
+
+
 def difference(new: Array, old: Array) -> Gain:
     """Mean difference of scores (draws, items) on the same items, in either matrix any number of draws.
 
     The interval is that of a bootstrap over draws and items; p is McNemar's exact one for single draws of
     right and wrong, else that of the normal with the bootstrap's spread.
     """
-    rng = np.random.default_rng(0)
-    items = rng.multinomial(new.shape[1], np.full(new.shape[1], 1 / new.shape[1]), RESAMPLES) / new.shape[1]
-    sides = []
-    for side in (new, old):
-        draws = rng.multinomial(len(side), np.full(len(side), 1 / len(side)), RESAMPLES) / len(side)
-        sides.append(((draws @ side) * items).sum(1))
+    items = _shares(new.shape[1], 0)
+    sides = [((_shares(len(side), i) @ side) * items).sum(1) for i, side in enumerate((new, old), 1)]
     found, mean = sides[0] - sides[1], float(new.mean() - old.mean())
     low, high = np.quantile(found, [0.025, 0.975])
-    if len(new) == len(old) == 1 and np.isin(new, (0, 1)).all() and np.isin(old, (0, 1)).all():
-        return Gain(mean, float(low), float(high), paired.p_value(new[0], old[0], found))
-    spread = float(found.std())
+    if len(new) == len(old) == 1 and paired.yes_no(new[0], old[0], np.ones(new.shape[1])):
+        p = paired.mcnemar(int((new < old).sum()), int((new > old).sum()))
+        return Gain(mean, float(low), float(high), p)
+    error = float(found.std())
     return Gain(
-        mean, float(low), float(high), float(2 * norm.sf(abs(mean) / spread)) if spread else float(not mean)
+        mean, float(low), float(high), float(2 * norm.sf(abs(mean) / error)) if error else float(not mean)
     )
+
+
+@lru_cache(maxsize=64)
+def _shares(n: int, seed: int) -> Array:
+    """How much each of n weighs in each resample, (RESAMPLES, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
 
 
 def thin(points: pd.DataFrame) -> list[str]:

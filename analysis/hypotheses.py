@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import kick_data, stats, style
-from analysis.evidence import Evidence, at_most, percent
+from analysis.evidence import Evidence, at_most, percent, told
 from analysis.kick_data import Missing
 from analysis.verdicts import Finding, Part, hypothesis
 
@@ -81,7 +81,7 @@ def _gptq8(e: Evidence, role: str) -> pd.DataFrame:
     own = own[(own["method"] == "gptq") & (own["bits"] == 8)]
     if own.empty:
         raise Missing("no cell of gptq at 8 bits")
-    return own
+    return told(own)
 
 
 @hypothesis("H3a", "GPTQ at 8 bits matches on multiple choice.", "the state of that cell")
@@ -163,6 +163,7 @@ def h4(e: Evidence) -> Finding:
     line = line[line["pattern"].isin(kick_data.PATTERNS)]
     if line.empty:
         raise Missing(f"no cell with a pattern {', '.join(kick_data.PATTERNS)}")
+    line = told(line)
     parts = []
     for (series, pattern), own in line.groupby(["series", "pattern"]):
         good = [style.short_task(str(task)) for task in own[own["told"] == "match"]["task"]]

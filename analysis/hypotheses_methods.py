@@ -125,7 +125,7 @@ def h13(e: Evidence) -> Finding:
     (ppl,) = e.study.need("ppl")
     head = kick_data.by_budget(e.points[e.points["headline"]])
     kick = head[head["task"].isin(e.tasks())]
-    open_budgets = [b for b, g in kick.groupby("budget") if not (g["told"] == "match").all()]
+    open_budgets = [b for b, g in kick.groupby("budget") if not (g["state"] == "match").all()]
     found, rng = [], np.random.default_rng(0)
     for budget in open_budgets:
         own, text = kick[kick["budget"] == budget], head[(head["task"] == ppl) & (head["budget"] == budget)]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import kick_data, stats
-from analysis.evidence import Evidence
+from analysis.evidence import Evidence, told
 from analysis.kick_data import Missing
 from analysis.verdicts import Finding, Part, hypothesis
 from crunchmark.paired import MARGIN
@@ -30,6 +30,7 @@ def h11(e: Evidence) -> Finding:
         raise Missing(
             "cells of sparsegpt and of wanda with two or more sizes of the calibration set (calib.n)"
         )
+    line = told(line)
     parts = [_samples(e, str(method), own) for method, own in line.groupby("method")]
     sparse = line[(line["method"] == "wanda") & (line["budget"] >= 0.65)]
     if len(sparse):

@@ -25,14 +25,15 @@ AHEAD = 0.10  # of open book before closed book in sparsity, H5
 )
 def h5(e: Evidence) -> Finding:
     """Limits on open book minus limits on closed book."""
-    closed, opened = e.pruners(e.of("closed")), e.pruners(e.of("open"))
+    line = e.pruners(pd.concat([e.of("closed"), e.of("open")]))
+    closed, opened = (line[line["task"] == e.study.role(role)] for role in ("closed", "open"))
     parts = []
     for series in sorted(set(closed["series"]) & set(opened["series"])):
         one = e.reach(closed[closed["series"] == series])
         two = e.reach(opened[opened["series"] == series])
         least, most = two.low - one.high, two.high - one.low
         parts.append(Part(series, _ahead(least, most), f"closed {one}; open {two}"))
-    return Finding(parts, pd.concat([closed, opened]))
+    return Finding(parts, line)
 
 
 def _ahead(least: float, most: float) -> str:
@@ -131,7 +132,8 @@ def h7c(e: Evidence) -> Finding:
     fluent = e.points[e.points["metric"] == "fluency"]
     if fluent.empty:
         raise Missing("no metric fluency: it takes a judge")
-    fluent, facts = e.pruners(fluent), e.pruners(e.of("factoid"))
+    line = e.pruners(pd.concat([fluent, e.of("factoid")]))
+    fluent, facts = line[line["metric"] == "fluency"], line[line["metric"] != "fluency"]
     parts = []
     for (series, task), own in fluent.groupby(["series", "task"]):
         one, two = e.reach(facts[facts["series"] == series]), e.reach(own)
@@ -140,7 +142,7 @@ def h7c(e: Evidence) -> Finding:
                 f"{series}, {style.short_task(str(task))}", _later(two, one), f"fluency {two}; factoid {one}"
             )
         )
-    return Finding(parts, pd.concat([fluent, facts]))
+    return Finding(parts, line)
 
 
 def _later(one: Reach, two: Reach) -> str:

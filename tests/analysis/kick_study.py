@@ -8,7 +8,7 @@ import numpy as np
 from crunchmark import paired
 from crunchmark.store import Store
 
-N = 200
+N = 300
 METRICS = {"ppl_nano": "perplexity", "nano_mcr": "acc", "nano_summ": "covered"}
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 DENSE_BYTES = 1_000_000
@@ -23,14 +23,18 @@ def items(task, value, n=N, draw=0, metric=None, extra=None):
     metric = metric or metric_of(task)
     if metric == "perplexity":
         wave = 0.2 * np.sin(np.arange(64))
-        return [[f"{task}/{i}", metric, float(math.log(value) + w - wave.mean()), 100.0, {}] for i, w in enumerate(wave)]
+        return [
+            [f"{task}/{i}", metric, float(math.log(value) + w - wave.mean()), 100.0, {}]
+            for i, w in enumerate(wave)
+        ]
     if metric in ("distinct", "fluency"):
         scores = value + np.sin(np.arange(n) + draw)
     else:
         scores = (np.arange(n) < round(value * n)).astype(float)
     told = {"prediction": "yes", "target": "yes"}
     return [
-        [f"{task}/{i}", metric, float(s), 1.0, {**told, **(extra(i) if extra else {})}] for i, s in enumerate(scores)
+        [f"{task}/{i}", metric, float(s), 1.0, {**told, **(extra(i) if extra else {})}]
+        for i, s in enumerate(scores)
     ]
 
 
@@ -61,7 +65,9 @@ class Maker:
         self.dense = {}
         self.key = 0
 
-    def cell(self, method, budget=0.0, seed=0, setting="", calib=None, accounting="bytes", share=None, knobs=None):
+    def cell(
+        self, method, budget=0.0, seed=0, setting="", calib=None, accounting="bytes", share=None, knobs=None
+    ):
         run = int(setting.split(":")[1]) if ":" in setting else 0
         config = {"method": {"_target_": f"methods.{method}", "run": run, **(knobs or {})}}
         if calib:
@@ -80,7 +86,11 @@ class Maker:
     def task(self, cell, task, found, parent=False, protocol="p1"):
         if parent:
             self.dense[task] = found
-        data = {"rows": rows(task, found, self.dense[task], parent, protocol), "items": found, "protocol": protocol}
+        data = {
+            "rows": rows(task, found, self.dense[task], parent, protocol),
+            "items": found,
+            "protocol": protocol,
+        }
         self.store.put_task(self.study, cell, task, data)
 
     def parent(self, values, **more):

@@ -93,7 +93,8 @@ def test_patterns(tmp_path, value, outcome):
 
 
 @pytest.mark.parametrize(
-    ("value", "a", "b"), [(1.0, "supported", "refuted"), (0.91, "refuted", "supported"), (0.7, "refuted", "refuted")]
+    ("value", "a", "b"),
+    [(1.0, "supported", "refuted"), (0.91, "refuted", "supported"), (0.7, "refuted", "refuted")],
 )
 def test_eight_bits(tmp_path, value, a, b):
     make = plant(tmp_path, HIGH)
@@ -175,7 +176,10 @@ def test_long_texts_suffer_more(tmp_path, long, outcome):
 @pytest.mark.parametrize(("line", "outcome"), [((30, 20, 10), "supported"), ((30, 35, 10), "refuted")])
 def test_distinct_tokens(tmp_path, line, outcome):
     make = Maker(tmp_path)
-    task, both = "nano_instruct", lambda score, tokens: items(task, score) + items(task, tokens, metric="distinct")
+    task, both = (
+        "nano_instruct",
+        lambda score, tokens: items(task, score) + items(task, tokens, metric="distinct"),
+    )
     make.task(make.cell("dense"), task, both(1.0, 31), parent=True)
     for budget, tokens in zip((0.1, 0.2, 0.3), line, strict=True):
         make.task(make.cell("magnitude", budget), task, both(1.0 if budget < 0.3 else 0.5, tokens))
@@ -191,7 +195,7 @@ def test_disciplines(tmp_path, soft, outcome):
     def scored(humanities, stem):
         found = items(task, 1.0, extra=group)
         for i, item in enumerate(found):
-            item[2] = float(i % 100 < 100 * (stem if i % 2 else humanities))
+            item[2] = float(i % 300 < 300 * (stem if i % 2 else humanities))
         return found
 
     make.task(make.cell("dense"), task, scored(1.0, 1.0), parent=True)
@@ -236,7 +240,9 @@ def test_differences_know_draws_and_items():
 
 def test_the_command_writes_everything(tmp_path, capsys):
     plant(tmp_path / "store", factoid=(1.0, 0.8, 0.6, 0.4, 0.2))
-    paths = kick.main(["demo", "--store", str(tmp_path / "store"), "--format", "svg", "--out", str(tmp_path / "out")])
+    paths = kick.main(
+        ["demo", "--store", str(tmp_path / "store"), "--format", "svg", "--out", str(tmp_path / "out")]
+    )
     assert {"verdicts.md", "verdicts.json", "table3.tex", "fig2_factoid.svg"} <= {p.name for p in paths}
     assert "fig7_calibration: left out: no method has cells" in capsys.readouterr().out
     assert BUDGETS[-1] == 0.5
