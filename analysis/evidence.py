@@ -78,7 +78,7 @@ class Evidence:
     def tasks(self) -> list[str]:
         """Tasks on which something can be kept, perplexities left out."""
         head = kick_data.small(self.points[self.points["headline"]])
-        head = head[~kick_data.blind(head) & head["higher_is_better"]]
+        head = head[~kick_data.blind(head) & head["higher_is_better"] & (head["state"] != "measured")]
         return [
             str(t)
             for t, m in dict.fromkeys(zip(head["task"], head["metric"], strict=True))

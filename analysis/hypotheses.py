@@ -148,7 +148,8 @@ def _beats(task: str, own: pd.DataFrame) -> Part:
     sure = own["p"] <= 0.05
     better, worse = int((sure & (own["gain"] > 0)).sum()), int((sure & (own["gain"] < 0)).sum())
     outcome = "refuted" if worse else "supported" if better else "undecided"
-    text = f"better in {better}, worse in {worse} of {len(own)} pairs (Holm); mean gain {own['gain'].mean():+.3f}"
+    text = f"better in {better}, worse in {worse} of {len(own)} pairs (Holm)"
+    text += f"; mean gain {own['gain'].mean():+.3f}"
     return Part(style.short_task(task), outcome, text)
 
 

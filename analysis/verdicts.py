@@ -21,9 +21,9 @@ PARTS = ("hypotheses", "hypotheses_tasks", "hypotheses_methods", "hypotheses_set
 PREFACE = (
     "A claim is decided for these models and these cells only; another model may answer otherwise. "
     "Cells are compared with dense on the same items against a margin of 5 % (relative), over calibration "
-    "draws and items; match and fail hold over all cells a claim looks at (Holm). A claim about several methods or "
-    "tasks is supported if all of them support it, and refuted if one does. Methods that look at calibration "
-    "tokens need three draws. Limits are in achieved sparsity: the largest that matches as do all smaller "
+    "draws and items; match and fail hold over all cells a claim looks at (Holm). A claim about several "
+    "methods or tasks is supported if all of them support it, and refuted if one does. Methods that look at "
+    "calibration tokens need three draws. Limits are in achieved sparsity: the largest that matches as do all smaller "
     "ones, and how far undecided cells may reach."
 )
 CLOSED = (

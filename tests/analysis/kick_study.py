@@ -74,7 +74,8 @@ class Maker:
             config["calib"] = {"n": calib, "path": "calib.txt"}
         self.key += 1
         facts = {
-            "study": self.study, "model": self.model, "method": method, "budget": budget, "accounting": accounting,
+            "study": self.study, "model": self.model, "method": method, "budget": budget,
+            "accounting": accounting,
             "cell": hashlib.sha256(f"{self.model}{self.key}".encode()).hexdigest(), "calib_seed": seed,
             "setting": setting, "config": config, "achieved_nominal": budget if share is None else share,
             "achieved_bytes": budget, "file_bytes": self.size * (1 - budget), "dense_file_bytes": self.size,

@@ -55,6 +55,7 @@ def instruct(score, tokens):
     return items("nano_instruct", score, 60) + items("nano_instruct", tokens, 60, metric="distinct")
 
 
+@pytest.mark.slow
 def test_every_table_and_figure_is_written_with_its_numbers(root, tmp_path, capsys):
     paths = kick.main(["demo", "--store", str(root), "--format", "png", "--out", str(tmp_path)])
     names = {path.name for path in paths}
@@ -102,7 +103,8 @@ def test_the_match_matrix_reads_the_papers_table_as_the_paper_does():
                 lines.append(
                     {"model": "vicuna", "series": method, "label": method, "budget": budget, "task": task,
                      "metric": "score", "value": value, "dense": dense, "headline": True, "pattern": "",
-                     "state": "match" if value >= 0.95 * dense else "fail", "accounting": "bytes", "bits": None,
+                     "state": "match" if value >= 0.95 * dense else "fail", "accounting": "bytes",
+                     "bits": None,
                      "calib_n": 0, "chance": 0.0, "higher_is_better": True, "n": 1001, "seeds": 1}
                 )  # fmt: skip
     points = pd.DataFrame(lines)
@@ -136,7 +138,9 @@ def test_table_three_marks_what_matches_with_interval_and_items(root):
 
 def test_flips_count_lost_and_gained_items(root):
     points = kick_tables.flips(kick_data.study("demo", root))[1]
-    lost = points[(points["task"] == "nano_factoid") & (points["series"] == "magnitude")].set_index("budget")["lost"]
+    lost = points[(points["task"] == "nano_factoid") & (points["series"] == "magnitude")].set_index("budget")[
+        "lost"
+    ]
     assert lost[0.5] == 60
 
 

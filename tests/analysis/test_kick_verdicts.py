@@ -40,7 +40,12 @@ def test_blind_perplexity_is_supported_where_facts_fail_under_a_flat_perplexity(
 def test_blind_perplexity_is_refuted_where_facts_stay_or_perplexity_shouts(tmp_path):
     plant(tmp_path / "stay", factoid=HIGH, ppl=PPL, methods=("magnitude",))
     assert verdict(tmp_path / "stay", "H1").verdict == "refuted"
-    plant(tmp_path / "shout", factoid=(1.0, 0.8, 0.6, 0.4, 0.2), ppl=(3.1, 4.0, 5.0, 6.0, 9.0), methods=("magnitude",))
+    plant(
+        tmp_path / "shout",
+        factoid=(1.0, 0.8, 0.6, 0.4, 0.2),
+        ppl=(3.1, 4.0, 5.0, 6.0, 9.0),
+        methods=("magnitude",),
+    )
     assert verdict(tmp_path / "shout", "H1").verdict == "refuted"
 
 
@@ -209,7 +214,8 @@ def test_what_is_missing_is_named(tmp_path):
     found = {v.id: v for v in verdicts.verdicts(kick_data.study("demo", tmp_path))}
     for name, words in {
         "H3a": "no cell of gptq at 8 bits", "H4": "pattern 1:2", "H6": "nano_summ_l", "H7": "nano_instruct",
-        "H7c": "it takes a judge", "H9": "extra.group", "H10": "one model only", "H11": "calib.n", "H12": "examples",
+        "H7c": "it takes a judge", "H9": "extra.group", "H10": "one model only", "H11": "calib.n",
+        "H12": "several numbers of examples",
     }.items():  # fmt: skip
         assert found[name].verdict == "not testable here"
         assert words in found[name].reason
