@@ -23,8 +23,8 @@ PREFACE = (
     "Cells are compared with dense on the same items against a margin of 5 % (relative), over calibration "
     "draws and items; match and fail hold over all cells a claim looks at (Holm). A claim about several "
     "methods or tasks is supported if all of them support it, and refuted if one does. Methods that look at "
-    "calibration tokens need three draws. Limits are in achieved sparsity: the largest that matches as do all smaller "
-    "ones, and how far undecided cells may reach."
+    "calibration tokens need three draws. Limits are in achieved sparsity: the largest that matches as do "
+    "all smaller ones, and how far undecided cells may reach."
 )
 CLOSED = (
     "Closed book is `nano_factoid` here: `nano_icra_closed` asks about people the model cannot know and is "
