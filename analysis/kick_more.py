@@ -121,17 +121,22 @@ def _levels(
             name = f"{100 * float(str(budget)):.3g} % removed"
             kick_draw.curve(axis, line["x"].astype(float), line, look, name)
         axis.set_title(str(series))
-        if log:
-            axis.set_xscale("log", base=2)
-        axis.set_xticks(sorted(set(points["x"])))
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.minorticks_off()
-        axis.set_ylim(-0.03, 1.06)
         axis.tick_params(labelleft=i % 4 == 0)
+        _counted(axis, sorted(set(points["x"])), log)
     kick_draw.states(made.axes[0], False, points["state"])
     made.label(x, y)
     made.legend(["dense", *(f"{100 * b:.3g} % removed" for b in budgets)])
     return Drawing(made.figure, points if dense is None else pd.concat([dense, points]))
+
+
+def _counted(axis: Any, counts: list[int], log: bool) -> None:
+    """An x axis of counts, shares on y."""
+    if log:
+        axis.set_xscale("log", base=2)
+    axis.set_xticks(counts)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.minorticks_off()
+    axis.set_ylim(-0.03, 1.06)
 
 
 def _dense_level(axis: Any, group: pd.DataFrame, dense: pd.DataFrame | None) -> None:
