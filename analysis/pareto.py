@@ -98,7 +98,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     beyond = small["value"] > limit
     small = small.assign(value=small["value"].clip(upper=limit), half=small["half"].mask(beyond, 0.0))
     judged = (small["state"] != "measured").any()
-    _levels(axis, dense if judged else float("nan"), group["chance"].max(), higher)
+    levels(axis, dense if judged else float("nan"), group["chance"].max(), higher)
     if not blind:
         _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
     for label, look in looks.items():
@@ -119,7 +119,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     _scale(axis, higher, group, limit)
 
 
-def _levels(axis: Axes, dense: float, chance: float, higher: bool) -> None:
+def levels(axis: Axes, dense: float, chance: float, higher: bool) -> None:
     """Dense line with its 5 % band, and the chance level."""
     if np.isfinite(dense):
         edge = dense * (1 - MARGIN if higher else 1 + MARGIN)
@@ -155,13 +155,13 @@ def _scale(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
             axis.set_ylim(-0.03, 1.05)
         return
     axis.set_yscale("log")
-    _plain_log(axis)
+    plain_log(axis)
     if np.isfinite(limit) and group["value"].max() >= limit:
         axis.set_ylim(top=limit * 1.1)
     axis.invert_yaxis()
 
 
-def _plain_log(axis: Axes) -> None:
+def plain_log(axis: Axes) -> None:
     """Ticks of a log axis as plain numbers, also when it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -194,11 +194,11 @@ def write(
             if not curves.retained(own).empty:  # else dense is at chance everywhere: there is nothing to keep
                 figures["curves"] = curves.curves(own)
             for name, figure in figures.items():
-                paths += _save(figure, folder / f"{name}{tail}", formats)
+                paths += save(figure, folder / f"{name}{tail}", formats)
     return paths
 
 
-def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
+def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """One figure in every format, without dates, so that the same rows give the same bytes."""
     paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
     dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}

@@ -51,7 +51,8 @@ def markdown(grid: Grid) -> str:
 _TEX = {
     **{sign: "\\" + sign for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "✓": r"$^{\checkmark}$", "—": "---", "–": "--", "∞": r"$\infty$", "·": r"$\cdot$"},
+    **{"±": r"$\pm$", "✓": r"$^{\checkmark}$", "—": "---", "–": "--", "−": "$-$", "∞": r"$\infty$"},
+    **{"·": r"$\cdot$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": r"$<$", ">": r"$>$"},
 }
 

@@ -167,37 +167,41 @@ def task_looks(tasks: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def panels(count: int, columns: int = 4, entries: int = 0, shared: bool = False) -> Panels:
+def panels(
+    count: int, columns: int = 4, entries: int = 0, shared: bool = False, between: float = 0.58
+) -> Panels:
     """Small multiples laid out in inches (no solver, no pyplot), with room for a legend of that many entries.
 
-    Panels that share their y axis stand closer together.
+    Panels that share their y axis stand closer together; `between` is the height between two lines of them.
     """
     from matplotlib.figure import Figure as NewFigure
 
     columns = count + 1 if count < columns else columns  # a narrow figure has its legend at the right
     lines = math.ceil(max(count, 1) / columns)
     inside = lines * columns > count and entries <= 15
-    gap, foot = (0.2 if shared else 0.66), 0.62 + (0 if inside else 0.2 * math.ceil(entries / 6))
+    per_line = 6 if columns >= 4 else columns + 1
+    gap, foot = (0.2 if shared else 0.66), 0.62 + (0 if inside else 0.2 * math.ceil(entries / per_line))
     width = 0.75 + 2.15 * columns + gap * (columns - 1) + 0.12
-    height = 0.3 + 1.75 * lines + 0.58 * (lines - 1) + foot
+    height = 0.3 + 1.75 * lines + between * (lines - 1) + foot
     figure = NewFigure(figsize=(width, height))
     figure.subplots_adjust(
-        0.75 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, gap / 2.15, 0.58 / 1.75
+        0.75 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, gap / 2.15, between / 1.75
     )
     grid: np.ndarray = figure.subplots(lines, columns, squeeze=False).ravel()
     for spare in grid[count:]:
         spare.set_axis_off()
-    return Panels(figure, list(grid[:count]), grid[count] if inside else None, foot)
+    return Panels(figure, list(grid[:count]), grid[count] if inside else None, foot, per_line)
 
 
 @dataclass
 class Panels:
-    """A figure, its panels, the slot for a legend (None: below), and the inches below the panels."""
+    """A figure, its panels, the slot for a legend (None: below, so many names a line), the inches below."""
 
     figure: Figure
     axes: list[Axes]
     spare: Axes | None
     foot: float
+    per_line: int = 6
 
     def label(self, x: str, y: str = "") -> None:
         """Name the axes all panels share."""
@@ -227,7 +231,9 @@ class Panels:
                 marks, names, loc="center left", borderaxespad=0, labelspacing=0.3, handlelength=3.2
             )
             return
-        self.figure.legend(marks, names, loc="lower center", ncols=min(len(names), 6), handlelength=3.2)
+        self.figure.legend(
+            marks, names, loc="lower center", ncols=min(len(names), self.per_line), handlelength=3.2
+        )
 
     def note(self, text: str) -> None:
         """Small print below the panels."""

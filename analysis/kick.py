@@ -1,0 +1,126 @@
+"""LLM-KICK's tables, figures and verdicts from a study of the store (arXiv:2310.01382).
+
+python -m analysis.kick STUDY [--store results] [--out DIR] [--format png,pdf,svg]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import (
+    collect,
+    kick_card,
+    kick_data,
+    kick_figures,
+    kick_more,
+    kick_ours,
+    kick_tables,
+    outfile,
+    pareto,
+    style,
+    verdicts,
+)
+from analysis.kick_draw import Drawing, Looks
+from analysis.render import latex, markdown
+
+FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
+    "fig1_perplexity": kick_figures.fig1_perplexity,
+    "fig1_card": kick_card.fig1_card,
+    "fig2_factoid": kick_figures.fig2_factoid,
+    "fig3_mcr": kick_figures.fig3_mcr,
+    "fig4_books": kick_figures.fig4_books,
+    "fig5_summ": kick_more.fig5("budget", "fig5_summ"),
+    "fig5_summ_bits": kick_more.fig5("bits", "fig5_summ_bits"),
+    "fig5_summ_patterns": kick_more.fig5("pattern", "fig5_summ_patterns"),
+    "fig6_instruct": kick_more.fig6_instruct,
+    "fig7_calibration": kick_more.fig7_calibration,
+    "fig14_shots": kick_more.fig14_shots,
+    "match_matrix": kick_ours.match_matrix,
+    "bytes": kick_ours.bytes_figure,
+    "knowledge_perplexity": kick_ours.knowledge_perplexity,
+    "flips": kick_ours.flips,
+}
+
+
+def figures(
+    study: kick_data.Study, folder: Path, formats: Sequence[str], say: Callable[[str], None]
+) -> list[Path]:
+    """Draw what the study has the ingredients of; say in one line each what it has not."""
+    import matplotlib
+
+    paths: list[Path] = []
+    looks = style.looks(sorted(set(kick_data.small(study.points)["series"])))
+    with matplotlib.rc_context(style.RC):
+        for name, make in FIGURES.items():
+            try:
+                drawing = make(study, looks)
+            except kick_data.Missing as lost:
+                say(f"{name}: left out: {lost}")
+                continue
+            for note in drawing.notes:
+                say(note)
+            paths += pareto.save(drawing.figure, folder / name, formats)
+            paths.append(_text(folder / f"{name}.csv", csv(drawing.data)))
+            if drawing.text:
+                paths.append(_text(folder / f"{name}.md", drawing.text))
+    return paths
+
+
+def tables(study: kick_data.Study, folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """Write every table as Markdown, LaTeX and CSV."""
+    paths: list[Path] = []
+    for name, make in kick_tables.TABLES.items():
+        try:
+            grids, data = make(study)
+        except kick_data.Missing as lost:
+            say(f"{name}: left out: {lost}")
+            continue
+        paths.append(_text(folder / f"{name}.md", "\n".join(map(markdown, grids))))
+        paths.append(_text(folder / f"{name}.tex", "\n".join(map(latex, grids))))
+        paths.append(_text(folder / f"{name}.csv", csv(data)))
+    return paths
+
+
+def csv(data: pd.DataFrame) -> str:
+    """The numbers behind a table or figure, unrounded: what it drew first, then the facts of each point."""
+    columns = [c for c in (*_EXTRA, *kick_data.CSV) if c in data]
+    return str(data[columns].to_csv(index=False))
+
+
+_EXTRA = ("x", "group", "question", "kept", "ppl_change", "answer", "item_score", "target",
+          "contiguous", "largest", "possible", "first_fail", "tested", "undecided")  # fmt: skip
+
+
+def _text(path: Path, text: str) -> Path:
+    """Write a text whole."""
+    with outfile.whole(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and write everything."""
+    options = collect.parser("LLM-KICK's tables, figures and verdicts of a study")
+    options.add_argument("--format", default="png,pdf,svg", help="of figures: png, pdf, svg (default: all)")
+    chosen = options.parse_args(argv)
+    formats = collect.listed(chosen.format, "format", pareto.FORMATS)
+    study = kick_data.study(chosen.study, chosen.store)
+    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
+    paths = tables(study, folder, say) + figures(study, folder, formats, say)
+    found = verdicts.verdicts(study)
+    paths.append(_text(folder / "verdicts.md", verdicts.page(found, study)))
+    paths.append(_text(folder / "verdicts.json", verdicts.as_json(found)))
+    return paths
+
+
+def say(line: str) -> None:
+    """Tell what was left out."""
+    sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(collect.run(main))

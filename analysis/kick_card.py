@@ -1,0 +1,129 @@
+"""The qualitative card of LLM-KICK's figure 1: the same question, answered by dense and compressed models."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pandas as pd
+
+from analysis import kick_data, style
+from analysis.kick_data import Missing, Study
+from analysis.kick_draw import Drawing, Looks
+
+ROLES = ("factoid", "summ", "instruct")
+SHOWN = 4  # compressed models on a card, as in the paper
+
+
+def fig1_card(study: Study, looks: Looks) -> Drawing:
+    """One item per kind of task that dense answers and that most compressed models disagree on."""
+    parts = [_of_task(study, model, role) for model in study.models for role in ROLES if study.role(role)]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise Missing("no stored item of factoid, summ or instruct has an answer (extra.prediction)")
+    lines = pd.concat(parts, ignore_index=True)
+    return Drawing(_drawn(lines), lines, text=_markdown(study, lines))
+
+
+def _of_task(study: Study, model: str, role: str) -> pd.DataFrame:
+    """The card of one task: dense, then up to four cells from different series that failed or nearly did."""
+    task = study.role(role)
+    own = study.of(task)[lambda p: p["model"] == model]
+    answers = {p["cells"].split()[0]: _answers(study, p) for p in own.to_dict("records")}
+    chosen = _cells(own)
+    dense = own[own["state"] == "dense"]["cells"].iloc[0].split()[0]
+    cells = [c for c in chosen["cells"].str.split().str[0] if answers[c]]
+    right = [i for i, (score, _) in answers[dense].items() if score >= 1]
+    shared = [i for i in right if all(i in answers[c] for c in cells)]
+    if not shared or not cells:
+        return pd.DataFrame()
+    item = max(shared, key=lambda i: (_telling([answers[c][i][0] for c in cells]), -shared.index(i)))
+    lines = pd.concat([own[own["state"] == "dense"], chosen[chosen["cells"].str.split().str[0].isin(cells)]])
+    first = lines["cells"].str.split().str[0]
+    said = [answers[c][item] for c in first]
+    target = next((e.get("target", "") for i, _, _, _, e in study.items(dense, task) if i == item), "")
+    return lines.assign(
+        question=item, target=str(target), answer=[text for _, text in said], item_score=[s for s, _ in said]
+    )
+
+
+def _telling(scores: list[float]) -> int:
+    """How many pairs of models an item tells apart."""
+    return sum(a != b for i, a in enumerate(scores) for b in scores[i + 1 :])
+
+
+def _answers(study: Study, point: dict[str, Any]) -> dict[str, tuple[float, str]]:
+    """Item -> score and answer, of the first cell of a point; items without an answer are left out."""
+    items = study.items(point["cells"].split()[0], point["task"])
+    return {
+        i: (float(score), str(extra["prediction"]).strip())
+        for i, metric, score, _, extra in items
+        if metric == point["metric"] and score is not None and "prediction" in extra
+    }
+
+
+def _cells(own: pd.DataFrame) -> pd.DataFrame:
+    """Of each series the first budget that fails, else its last; the series that fall first come first."""
+    line = kick_data.by_budget(own).assign(failed=lambda p: p["state"] == "fail")
+    picks = []
+    for _, group in line.groupby("series"):
+        failed = group[group["failed"]]
+        picks.append(failed.head(1) if len(failed) else group.tail(1))
+    found = pd.concat(picks) if picks else line
+    return found.sort_values(["failed", "budget"], ascending=[False, True]).head(SHOWN)
+
+
+def _names(line: Any) -> str:
+    """Who answers."""
+    if line.state == "dense":
+        return "dense"
+    return f"{line.series}, {100 * line.budget:.3g} % removed"
+
+
+def _drawn(lines: pd.DataFrame) -> Any:
+    """The card as a picture: a block per question, a line per model."""
+    from matplotlib.figure import Figure
+
+    blocks = list(lines.groupby(["model", "task"], sort=False))
+    wrapped = {i: textwrap.wrap(str(a) or "(nothing)", 92)[:2] for i, a in lines["answer"].items()}
+    height = sum(0.62 + sum(0.06 + 0.17 * len(wrapped[i]) for i in g.index) for _, g in blocks) + 0.2
+    figure = Figure(figsize=(8.6, height))
+    y = height - 0.25
+
+    def write(x: float, text: str, **look: Any) -> None:
+        figure.text(x / 8.6, y / height, text, va="top", fontsize=8, **look)
+
+    for (model, task), group in blocks:
+        write(0.15, f"{style.short_task(str(task))} ({model})", fontweight="bold")
+        y -= 0.19
+        write(
+            0.15,
+            f"item {group['question'].iloc[0]}; wanted: {group['target'].iloc[0]}"[:128],
+            color="#555555",
+        )
+        y -= 0.24
+        for line in group.itertuples():
+            colour = "#000000" if line.item_score >= 1 else "#B23A00"
+            write(0.25, _names(line), color="#333333")
+            write(2.05, f"{style.number(line.item_score, 2)}", color=colour)
+            write(2.55, "\n".join(wrapped[line.Index]), color=colour)
+            y -= 0.06 + 0.17 * len(wrapped[line.Index])
+        y -= 0.19
+    return figure
+
+
+def _markdown(study: Study, lines: pd.DataFrame) -> str:
+    """The card as text."""
+    out = [f"# The same question, before and after ({study.name})", ""]
+    for (model, task), group in lines.groupby(["model", "task"], sort=False):
+        out += [f"## {style.short_task(str(task))} ({model})", ""]
+        out += [f"Item `{group['question'].iloc[0]}`, wanted: {group['target'].iloc[0]}", ""]
+        out += ["| model | score | answer | task score | state |", "| --- | --- | --- | --- | --- |"]
+        out += [
+            f"| {_names(line)} | {style.number(line.item_score, 2)} | {str(line.answer).replace('|', '/')} "
+            f"| {style.number(line.value)} (n={line.n:.0f}) | {line.state} |"
+            for line in group.itertuples()
+        ]
+        out.append("")
+    out.append("The item is the first of those that dense answers and that tell the shown models apart most.")
+    return "\n".join(out) + "\n"

@@ -1,0 +1,204 @@
+"""What the paper has no figure for: match matrix, measured bytes, knowledge against perplexity, flips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import kick_data, kick_draw, pareto, stats, style
+from analysis.kick_data import Missing, Study
+from analysis.kick_draw import Drawing, Looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PPL_FINE = 10.0  # per cent; below, perplexity raises no alarm (hypothesis H1 of the verdicts)
+FARTHEST = 1e6  # per cent; a perplexity beyond is drawn there
+
+
+def limits(study: Study) -> pd.DataFrame:
+    """How far each series may go on each task, along budgets; one line per model, series and task."""
+    points = kick_data.by_budget(study.points[study.points["headline"]])
+    points = points[~kick_data.blind(points)].assign(label=lambda p: p["series"])
+    found = stats.limits(points)
+    n = points.groupby(stats.LIMIT_KEYS)[["n", "seeds"]].max().reset_index()
+    found = found.merge(n, on=stats.LIMIT_KEYS, how="left").rename(columns={"label": "series"})
+    place = {task: i for i, task in enumerate(dict.fromkeys(study.points["task"]))}
+    return found.sort_values(
+        ["model", "task", "series"], key=lambda c: c.map(place) if c.name == "task" else c
+    )
+
+
+def match_matrix(study: Study, looks: Looks) -> Drawing:
+    """Task x method: the largest budget that matches, as do all smaller ones; a heat map per model."""
+    found = limits(study)
+    if found.empty:
+        raise Missing("no compressed cell along budgets was judged against dense")
+    models = list(dict.fromkeys(found["model"]))
+    shape = found.groupby("model")[["task", "series"]].nunique().max()
+    figure, axes = _sheet(len(models), shape["task"], shape["series"])
+    for axis, model in zip(axes, models, strict=True):
+        _heat(axis, found[found["model"] == model], looks)
+        axis.set_title(f"{model}: largest budget that matches without a gap, % removed")
+    return Drawing(figure, found)
+
+
+def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
+    """A figure with room for a heat map per model, in inches."""
+    from matplotlib.figure import Figure
+
+    width, height = 1.35 + 0.78 * series, models * (0.85 + 0.42 * tasks) + 0.35
+    figure = Figure(figsize=(width, height))
+    each = 0.42 * tasks / height
+    axes = []
+    for i in range(models):
+        top = 1 - (0.35 + i * (0.85 + 0.42 * tasks)) / height
+        axes.append(figure.add_axes((1.25 / width, top - each, 1 - 1.35 / width, each)))
+    text = (
+        "in brackets: largest matching budget, where a gap lies below; +: how far undecided cells may reach"
+    )
+    figure.text(0.1 / width, 0.12 / height, text, fontsize=6.8, color="#555555")
+    return figure, axes
+
+
+def _heat(axis: Axes, found: pd.DataFrame, looks: Looks) -> None:
+    """One heat map; the numbers are written into it."""
+    tasks = list(dict.fromkeys(found["task"]))
+    series = [s for s in looks if s in set(found["series"])]
+    table = np.full((len(tasks), len(series)), np.nan)
+    for line in found.itertuples():
+        row, column = tasks.index(line.task), series.index(line.series)
+        table[row, column] = 100 * line.contiguous
+        light = line.contiguous < 0.45
+        axis.text(column, row, limit_text(line), ha="center", va="center", fontsize=7.5,
+                  color="black" if light else "white")  # fmt: skip
+    axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=85, aspect="auto")
+    axis.set_xticks(range(len(series)), series, rotation=20 if len(series) > 5 else 0, ha="center")
+    axis.set_yticks(range(len(tasks)), [style.short_task(task) for task in tasks])
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
+
+
+def limit_text(line: Any) -> str:
+    """A limit as it stands in matrix and table: 30, 10 (30), 40+10."""
+    text = f"{100 * line.contiguous:.3g}"
+    if line.largest > line.contiguous:
+        text += f" ({100 * line.largest:.3g})"
+    if line.possible > line.contiguous:
+        text += f" +{100 * (line.possible - line.contiguous):.3g}"
+    return text
+
+
+def bytes_figure(study: Study, looks: Looks) -> Drawing:
+    """Score over measured bytes, a panel per task, as in `analysis.pareto`; first model only."""
+    model = study.models[0]
+    own = study.points[study.points["headline"] & (study.points["model"] == model)]
+    line = pd.concat([own[own["state"] == "dense"], kick_data.by_budget(own), _whole_bits(own)])
+    if line["file_bytes"].isna().all() or (line["state"] == "dense").all():
+        raise Missing("no compressed cell has measured bytes (file_bytes)")
+    line = line.assign(label=line["series"]).drop_duplicates([*kick_data.KEYS])
+    notes = [f"bytes: drawn for {model}; the other models have theirs with analysis.pareto"]
+    return Drawing(pareto.pareto(line, line.head(0)), line, notes if len(study.models) > 1 else [])
+
+
+def _whole_bits(own: pd.DataFrame) -> pd.DataFrame:
+    """Cells at whole bits of series that were not swept along budgets."""
+    bits = kick_data.by_bits(own)
+    return bits[~bits["series"].isin(kick_data.by_budget(own)["series"])]
+
+
+def knowledge_perplexity(study: Study, looks: Looks) -> Drawing:
+    """One point per cell: the share of closed-book facts kept over the relative change of perplexity."""
+    factoid, ppl = study.need("factoid", "ppl")
+    cells = [k for k in kick_data.KEYS if k not in ("task", "metric")]
+    both = kick_data.small(study.of(factoid)).merge(
+        study.of(ppl)[[*cells, "value", "dense"]], on=cells, suffixes=("", "_ppl")
+    )
+    both = both[(both["dense"] > 0) & both["value_ppl"].notna()]
+    if both.empty:
+        raise Missing(f"no compressed cell has both {factoid} and {ppl}")
+    change = 100 * (both["value_ppl"] / both["dense_ppl"] - 1)
+    both = both.assign(kept=both["value"] / both["dense"], ppl_change=change.clip(upper=FARTHEST))
+    return Drawing(_scatter(both, looks), both)
+
+
+def _scatter(both: pd.DataFrame, looks: Looks) -> Any:
+    """The scatter, with the corner where perplexity looks fine and facts are gone."""
+    made = style.panels(1, 2, both["series"].nunique() + 5)
+    width, height = 7.2, 3.9
+    made.figure.set_size_inches(width, height)
+    axis = made.axes[0]
+    axis.set_position((0.65 / width, 0.6 / height, 4.6 / width, 3.0 / height))
+    if made.spare is not None:
+        made.spare.set_position((5.4 / width, 0.6 / height, 1.7 / width, 3.0 / height))
+    axis.axhspan(95, 100, color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
+    axis.fill_between([-12, PPL_FINE], -4, 95, color="#F7D9CF", lw=0, zorder=0,
+                      label="perplexity fine,\nknowledge gone")  # fmt: skip
+    for series, look in looks.items():
+        for line in both[both["series"] == series].to_dict("records"):
+            _spot(axis, line, look)
+        if series in set(both["series"]):
+            axis.plot([], [], linestyle="none", marker=look["marker"], color=look["color"], label=series)
+    kick_draw.states(axis, False, both["state"])
+    _change_axis(axis, float(both["ppl_change"].max()))
+    axis.set_ylabel("closed-book facts kept (% of dense)")
+    made.legend([s for s in looks if s in set(both["series"])])
+    return made.figure
+
+
+def _spot(axis: Axes, line: dict[Any, Any], look: dict[str, Any]) -> None:
+    """One cell, with the interval of its facts."""
+    mark = {"marker": look["marker"], "markeredgecolor": look["color"], "markersize": 6}
+    mark |= kick_draw.face(line["state"], look["color"])
+    reach = np.array([[line["value"] - line["value_low"]], [line["value_high"] - line["value"]]]).clip(0)
+    axis.errorbar(
+        *(line["ppl_change"], 100 * line["kept"]), yerr=100 * reach / line["dense"], zorder=3,
+        ecolor=look["color"], elinewidth=0.6, linestyle="none", **mark,
+    )  # fmt: skip
+
+
+def _change_axis(axis: Axes, most: float) -> None:
+    """Per cent of change: linear where a change is small, logarithmic beyond."""
+    axis.set_xscale("symlog", linthresh=PPL_FINE, linscale=1.6)
+    top = max(100.0, 1.3 * most)
+    ticks = [t for t in (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6) if t <= top]
+    axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
+    axis.minorticks_off()
+    axis.set(xlim=(-12, top), ylim=(-4, 106))
+    axis.set_xlabel("change of perplexity against dense (%, logarithmic beyond 10)")
+
+
+def flips(study: Study, looks: Looks) -> Drawing:
+    """Answers that turned from right to wrong (down) and from wrong to right (up), over budgets."""
+    line = kick_data.by_budget(study.points[study.points["headline"]])
+    line = line[line[["lost", "gained"]].notna().all(axis=1)]
+    tasks = list(dict.fromkeys(zip(line["model"], line["task"], strict=True)))
+    if not tasks:
+        raise Missing("no point has lost and gained items")
+    made = style.panels(len(tasks), 4, line["series"].nunique() + 2, shared=True)
+    for i, (axis, (model, task)) in enumerate(zip(made.axes, tasks, strict=True)):
+        own = line[(line["model"] == model) & (line["task"] == task)]
+        _flip_panel(axis, own, looks)
+        axis.set_title(
+            f"{model}, {style.short_task(task)}" if len(study.models) > 1 else style.short_task(task)
+        )
+        axis.tick_params(labelleft=i % 4 == 0)
+    low, high = (float((100 * line[column] / line["n"]).max()) for column in ("lost", "gained"))
+    for axis in made.axes:
+        axis.set_ylim(-1.06 * max(low, 1), 1.2 * max(high, 1) + 3)
+    made.label("share removed (budget, %)", "items flipped (%): gained above, lost below")
+    made.legend([s for s in looks if s in set(line["series"])])
+    return Drawing(made.figure, line)
+
+
+def _flip_panel(axis: Axes, own: pd.DataFrame, looks: Looks) -> None:
+    """One task: a line per series above zero for what was gained, below for what was lost."""
+    axis.axhline(0, color="#555555", lw=0.8, zorder=1)
+    for series in (s for s in looks if s in set(own["series"])):
+        part = own[own["series"] == series].sort_values("x")
+        for column, sign in (("lost", -1), ("gained", 1)):
+            y = sign * 100 * part[column] / part["n"]
+            look = looks[series] | {"markersize": 3.4}
+            axis.plot(100 * part["x"], y, **look, label=series if sign < 0 else None, zorder=3)
