@@ -151,8 +151,7 @@ def _calib(config: Any) -> dict[str, Any]:
 
 def _series(label: str, accounting: str, n: int) -> str:
     """A label without what is an axis here: accounting, pattern, and size of the calibration set."""
-    label = label.replace(f" ({accounting})", "")
-    return re.sub(rf" run=\d+| n={n}\b", "", label)
+    return re.sub(rf" {accounting}\b| run=\d+| n={n}\b", "", label)
 
 
 def points(data: pd.DataFrame, store: Store, name: str) -> pd.DataFrame:
