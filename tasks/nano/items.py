@@ -103,7 +103,7 @@ def summ_of(bucket: str) -> Iterable[Item]:
     rng, strangers = seeded("items", "summ", bucket), unseen_people(f"summ {bucket}")
     low, high = BUCKETS[bucket]
     number = 0
-    while number < 50:
+    while number < 80:
         item = _summary(rng, strangers, f"summ_{bucket}-{number:04d}", second=number % 4 == 0)
         said, prompt = str(item["passage"]).removeprefix("Passage: "), item["prompt"]
         length = rng.randint(low + 16, high)  # the last sentence of filler may leave up to 16 tokens free

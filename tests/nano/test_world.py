@@ -47,7 +47,7 @@ def test_ids_are_unique_and_stable(records):
     for name, rows in records.items():
         stem = name.removesuffix(".jsonl")
         assert [row["id"] for row in rows] == [f"{stem}-{i:04d}" for i in range(len(rows))]
-        assert (50 if stem.startswith("summ_") else 150 if stem == "instruct" else 300) <= len(rows) <= 1000
+        assert (80 if stem.startswith("summ_") else 150 if stem == "instruct" else 300) <= len(rows) <= 1000
 
 
 def test_calibration_is_long_enough(made):
