@@ -56,10 +56,21 @@ def _answers(study: Study, point: dict[str, Any]) -> dict[str, tuple[float, str]
     """Item -> score and answer, of the first cell of a point; items without an answer are left out."""
     items = study.items(point["cells"].split()[0], point["task"])
     return {
-        i: (float(score), str(extra["prediction"]).strip())
+        i: (float(score), _text(extra["prediction"]))
         for i, metric, score, _, extra in items
         if metric == point["metric"] and score is not None and "prediction" in extra
     }
+
+
+def _text(said: Any) -> str:
+    """An answer, or those of all turns."""
+    return " / ".join(str(turn).strip() for turn in (said if isinstance(said, list) else [said]))
+
+
+def _asked(group: pd.DataFrame) -> str:
+    """Which item it is, and what was wanted where the item says."""
+    first = group.iloc[0]
+    return f"item {first['question']}" + (f"; wanted: {first['target']}" if first["target"] else "")
 
 
 def _cells(own: pd.DataFrame) -> pd.DataFrame:
@@ -96,11 +107,7 @@ def _drawn(lines: pd.DataFrame) -> Any:
     for (model, task), group in blocks:
         write(0.15, f"{style.short_task(str(task))} ({model})", fontweight="bold")
         y -= 0.19
-        write(
-            0.15,
-            f"item {group['question'].iloc[0]}; wanted: {group['target'].iloc[0]}"[:128],
-            color="#555555",
-        )
+        write(0.15, _asked(group)[:128], color="#555555")
         y -= 0.24
         for line in group.itertuples():
             colour = "#000000" if line.item_score >= 1 else "#B23A00"
@@ -117,7 +124,7 @@ def _markdown(study: Study, lines: pd.DataFrame) -> str:
     out = [f"# The same question, before and after ({study.name})", ""]
     for (model, task), group in lines.groupby(["model", "task"], sort=False):
         out += [f"## {style.short_task(str(task))} ({model})", ""]
-        out += [f"Item `{group['question'].iloc[0]}`, wanted: {group['target'].iloc[0]}", ""]
+        out += [_asked(group), ""]
         out += ["| model | score | answer | task score | state |", "| --- | --- | --- | --- | --- |"]
         out += [
             f"| {_names(line)} | {style.number(line.item_score, 2)} | {str(line.answer).replace('|', '/')} "

@@ -198,6 +198,13 @@ def by_budget(points: pd.DataFrame) -> pd.DataFrame:
     return usual_size(line).assign(x=lambda p: p["budget"]).sort_values(["series", "x"])
 
 
+def flipped(points: pd.DataFrame) -> pd.DataFrame:
+    """Points along budgets of the headline metrics that are right or wrong in every cell."""
+    line = by_budget(points[points["headline"]])
+    told = line[["lost", "gained"]].notna().all(axis=1)
+    return line[told.groupby([line["model"], line["task"]]).transform("all")]
+
+
 def by_pattern(points: pd.DataFrame) -> pd.DataFrame:
     """Points of N:M patterns, `x` the pattern."""
     line = usual_size(small(points)[lambda p: p["pattern"] != ""])

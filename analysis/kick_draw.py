@@ -22,7 +22,13 @@ KINDS = {
     "bits": (kick_data.by_bits, "bits per weight"),
 }
 ABSENT = {"budget": "unstructured budgets", "pattern": "N:M patterns", "bits": "cells at whole bits"}
-STATE_NAMES = {"match": "match", "undecided": "undecided", "fail": "fail", "chance": "dense at chance"}
+STATE_NAMES = {
+    "match": "match",
+    "undecided": "undecided",
+    "fail": "fail",
+    "chance": "dense at chance",
+    "measured": "told, not judged",
+}
 
 
 @dataclass
@@ -36,9 +42,11 @@ class Drawing:
 
 
 def face(state: str, colour: str) -> dict[str, Any]:
-    """How a marker shows its state: filled, half, open; grey inside where dense itself guesses."""
-    if state in ("match", "measured"):
+    """How a marker shows its state: filled, half, open; grey inside where dense guesses; small if told."""
+    if state == "match":
         return {"markerfacecolor": colour}
+    if state == "measured":
+        return {"markerfacecolor": colour, "markersize": 2.2}
     if state == "undecided":
         return {"fillstyle": "bottom", "markerfacecolor": colour, "markerfacecoloralt": "white"}
     return {"markerfacecolor": "#CCCCCC" if state == "chance" else "white"}
@@ -98,7 +106,8 @@ def panel(axis: Axes, kind: str, points: pd.DataFrame, looks: Looks) -> None:
     higher = bool(points["higher_is_better"].iloc[0])
     dense = float(points["dense"].dropna().mean()) if points["dense"].notna().any() else float("nan")
     points = capped(points, dense, higher)
-    pareto.levels(axis, dense, points["chance"].max(), higher)
+    judged = bool((points["state"] != "measured").any())
+    pareto.levels(axis, dense, points["chance"].max(), higher, judged)
     if kind == "pattern":
         bars(axis, points, looks)
     else:

@@ -41,7 +41,7 @@ def match_matrix(study: Study, looks: Looks) -> Drawing:
     figure, axes = _sheet(len(models), shape["task"], shape["series"])
     for axis, model in zip(axes, models, strict=True):
         _heat(axis, found[found["model"] == model], looks)
-        axis.set_title(f"{model}: largest budget that matches without a gap, % removed")
+        axis.set_title(f"{model}: how far it matches, % removed")
     return Drawing(figure, found)
 
 
@@ -49,7 +49,7 @@ def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
     """A figure with room for a heat map per model, in inches."""
     from matplotlib.figure import Figure
 
-    width, height = 1.35 + 0.78 * series, models * (0.85 + 0.42 * tasks) + 0.35
+    width, height = max(4.6, 1.35 + 0.78 * series), models * (0.85 + 0.42 * tasks) + 0.5
     figure = Figure(figsize=(width, height))
     each = 0.42 * tasks / height
     axes = []
@@ -57,7 +57,8 @@ def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
         top = 1 - (0.35 + i * (0.85 + 0.42 * tasks)) / height
         axes.append(figure.add_axes((1.25 / width, top - each, 1 - 1.35 / width, each)))
     text = (
-        "in brackets: largest matching budget, where a gap lies below; +: how far undecided cells may reach"
+        "the largest budget that matches, as do all smaller ones\n"
+        "in brackets: the largest that matches above a gap; +: how far undecided cells may reach"
     )
     figure.text(0.1 / width, 0.12 / height, text, fontsize=6.8, color="#555555")
     return figure, axes
@@ -172,8 +173,7 @@ def _change_axis(axis: Axes, most: float) -> None:
 
 def flips(study: Study, looks: Looks) -> Drawing:
     """Answers that turned from right to wrong (down) and from wrong to right (up), over budgets."""
-    line = kick_data.by_budget(study.points[study.points["headline"]])
-    line = line[line[["lost", "gained"]].notna().all(axis=1)]
+    line = kick_data.flipped(study.points)
     tasks = list(dict.fromkeys(zip(line["model"], line["task"], strict=True)))
     if not tasks:
         raise Missing("no point has lost and gained items")

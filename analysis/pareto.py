@@ -97,8 +97,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     limit = dense * CAP if not higher and dense > 0 else np.inf
     beyond = small["value"] > limit
     small = small.assign(value=small["value"].clip(upper=limit), half=small["half"].mask(beyond, 0.0))
-    judged = (small["state"] != "measured").any()
-    levels(axis, dense if judged else float("nan"), group["chance"].max(), higher)
+    levels(axis, dense, group["chance"].max(), higher, bool((small["state"] != "measured").any()))
     if not blind:
         _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
     for label, look in looks.items():
@@ -119,11 +118,13 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     _scale(axis, higher, group, limit)
 
 
-def levels(axis: Axes, dense: float, chance: float, higher: bool) -> None:
-    """Dense line with its 5 % band, and the chance level."""
+def levels(axis: Axes, dense: float, chance: float, higher: bool, judged: bool = True) -> None:
+    """Dense line, with its 5 % band where the metric is judged, and the chance level."""
     if np.isfinite(dense):
         edge = dense * (1 - MARGIN if higher else 1 + MARGIN)
-        axis.axhspan(*sorted((edge, dense)), color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
+        span = sorted((edge, dense))
+        if judged:
+            axis.axhspan(*span, color=style.BAND, lw=0, zorder=0, label="within 5 % of dense")
         axis.axhline(dense, color="#555555", lw=0.8, zorder=1)
     if np.isfinite(chance) and chance > 0:
         axis.axhline(chance, color="#777777", lw=1.0, linestyle=":", zorder=1, label="chance")
