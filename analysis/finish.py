@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis import collect, style
+from analysis import brief, collect, style
 from analysis.tables import eval_seconds
 
 
@@ -151,6 +151,9 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
         console.print(f"no table: {problem}", style="yellow", markup=False, highlight=False)
         return
     console.print()
+    if brief.large(data):
+        console.print(brief.table(data, console.width))
+        return _files(data, Path(store_root) / study, console)
     console.print(table(data, console.width))
     console.print(
         "✓ match (5 % of dense)  ✗ fail  ? undecided  ~ at chance  · told  * simulated",

@@ -73,23 +73,13 @@ def _heat(axis: Axes, found: pd.DataFrame, looks: Looks) -> None:
         row, column = tasks.index(line.task), series.index(line.series)
         table[row, column] = 100 * line.contiguous
         light = line.contiguous < 0.45
-        axis.text(column, row, limit_text(line), ha="center", va="center", fontsize=7.5,
+        axis.text(column, row, stats.limit_text(line), ha="center", va="center", fontsize=7.5,
                   color="black" if light else "white")  # fmt: skip
     axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=85, aspect="auto")
     axis.set_xticks(range(len(series)), series, rotation=20 if len(series) > 5 else 0, ha="center")
     axis.set_yticks(range(len(tasks)), [style.short_task(task) for task in tasks])
     axis.grid(visible=False)
     axis.tick_params(length=0)
-
-
-def limit_text(line: Any) -> str:
-    """A limit as it stands in matrix and table: 30, 10 (30), 40+10."""
-    text = f"{100 * line.contiguous:.3g}"
-    if line.largest > line.contiguous:
-        text += f" ({100 * line.largest:.3g})"
-    if line.possible > line.contiguous:
-        text += f" +{100 * (line.possible - line.contiguous):.3g}"
-    return text
 
 
 def bytes_figure(study: Study, looks: Looks) -> Drawing:

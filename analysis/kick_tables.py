@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, kick_data, kick_ours, style
+from analysis import collect, kick_data, kick_ours, stats, style
 from analysis.kick_data import Missing, Study
 from analysis.render import Cell, Grid
 
@@ -128,7 +128,7 @@ def match_matrix(study: Study) -> tuple[list[Grid], pd.DataFrame]:
     grids = []
     for model, own in found.groupby("model", sort=False):
         series = list(dict.fromkeys(own["series"]))
-        cells = {(p.task, p.series): kick_ours.limit_text(p) for p in own.itertuples()}
+        cells = {(p.task, p.series): stats.limit_text(p) for p in own.itertuples()}
         lines = [
             _line(task, [cells.get((task, s), "—") for s in series]) for task in dict.fromkeys(own["task"])
         ]

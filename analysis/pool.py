@@ -103,7 +103,8 @@ class _Reader:
 def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str, Any]:
     """What the seeds of one cell say together."""
     first, states = group.iloc[0], set(group["state"])
-    sides = [reader.side(row.cell, row.task, row.metric) for row in group.itertuples()]
+    names = zip(group["cell"], group["task"], group["metric"], strict=True)  # rows are wide: no itertuples
+    sides = [reader.side(*name) for name in names]
     own = bool(states & {"dense"})
     dense = None if own or parent is None else reader.side(parent, first["task"], first["metric"])
     scores, before, weight = _arrays(sides, dense, f"{first['task']} of {first['label']!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from analysis.pool import POINT, pooled
 from crunchmark.paired import LEVEL
 
-__all__ = ["LEVEL", "LIMIT_KEYS", "POINT", "family", "holm", "limits", "pooled"]
+__all__ = ["LEVEL", "LIMIT_KEYS", "POINT", "family", "holm", "limit_text", "limits", "pooled"]
 
 LIMIT_KEYS = ["model", "label", "task", "metric"]
 
@@ -111,3 +112,13 @@ def _reach(pairs: list[tuple[float, str]], good: tuple[str, ...]) -> float:
             break
         reached = budget
     return reached
+
+
+def limit_text(line: Any) -> str:
+    """A limit as it stands in matrix and table: 30, 10 (30), 40+10."""
+    text = f"{100 * line.contiguous:.3g}"
+    if line.largest > line.contiguous:
+        text += f" ({100 * line.largest:.3g})"
+    if line.possible > line.contiguous:
+        text += f" +{100 * (line.possible - line.contiguous):.3g}"
+    return text

@@ -8,7 +8,7 @@ import pytest
 import synthetic_study
 from rich.console import Console
 
-from analysis import finish
+from analysis import brief, collect, finish
 
 HOUSE = Path(__file__).parents[2]
 
@@ -158,3 +158,22 @@ def test_draws_of_one_setting_are_told_apart(rows):
     text = printed(finish.table([*rows, *again]))
     assert "svd #0" in text
     assert "svd #1" in text
+
+
+def test_a_large_study_is_a_line_per_method(rows):
+    many = [
+        {**r, "cell": f"{r['cell']}{i}", "budget": r["budget"] + i / 100} for i in range(12) for r in rows
+    ]
+    data = collect.frame(many)
+    assert brief.large(data)
+    assert not brief.large(collect.frame(rows))
+    text = printed(brief.table(data), 120)
+    for method in set(data["label"]) - {"dense"}:
+        assert [line for line in text.splitlines() if line.startswith(f"{method} ")]
+    assert f"{data['cell'].nunique()} cells: the largest budget" in text
+
+
+def test_a_large_study_on_a_narrow_terminal_says_what_it_left_out(rows):
+    text = printed(brief.table(collect.frame(rows), 40), 40)
+    assert "no room here for" in text
+    assert max(map(len, text.splitlines())) <= 120
