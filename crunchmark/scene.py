@@ -77,13 +77,18 @@ class CellScene(Scene):
         self.tokenizer = cell.model.tokenizer()
 
     def model(self, packed: bool = False) -> Any:
-        """The cell's model; packed ones are the caller's to keep."""
-        return self.exam.load(self.cell, packed=True) if packed else self.exam.model(self.cell)
+        """The cell's model; packed ones are the caller's to keep, and come alone."""
+        return self._packed(self.cell) if packed else self.exam.model(self.cell)
 
     def dense(self, packed: bool = False) -> Any:
         """The dense parent's."""
         parent = self.cell.dense()
-        return self.exam.load(parent, packed=True) if packed else self.exam.model(parent)
+        return self._packed(parent) if packed else self.exam.model(parent)
+
+    def _packed(self, cell: Cell) -> Any:
+        """Without what an earlier task left in memory: its bytes would be counted as this model's."""
+        self.exam.forget()
+        return self.exam.load(cell, packed=True)
 
     def sizes(self) -> dict[str, int]:
         """Of the cell's artifact."""

@@ -303,6 +303,21 @@ class Sizes(Probe):
         yield Item("bytes", "hit", 1.0)
 
 
+class Alone(Probe):
+    """Scores whether the packed model has the memory for itself."""
+
+    def ask(self, scene):
+        scene.model(packed=True)
+        yield Item("alone", "hit", float(scene.exam._loaded is None))
+        yield Item("alone", "logp", 0.0)
+
+
+def test_a_packed_model_does_not_share_memory_with_what_a_task_before_it_left(runner, make, tmp_path):
+    tasks = {"probe": Probe(tmp_path / "log"), "alone": Alone(tmp_path / "log", "alone")}
+    rows = runner.run(make(SVD(), 0.3, tasks=tasks))
+    assert [row["value"] for row in rows if (row["task"], row["metric"]) == ("alone", "hit")] == [1.0]
+
+
 def test_a_task_sees_the_bytes_and_the_packed_form(runner, make, tmp_path):
     cell = make(SVD(), 0.3, tasks={"sizes": Sizes(tmp_path / "log")})
     row = runner.run(cell)[0]
