@@ -51,6 +51,13 @@ def test_flops_of_a_linear_model():
     assert found.bytes == 4 * (reads + 5 * 32 + 5 * 32 + 5 * 8)
 
 
+def test_a_batch_of_sequences_costs_no_more_calls_than_their_rows():
+    """A product of (batch, length, width) is one call and reads as much as one of (batch * length, width)."""
+    layer, x = nn.Linear(16, 8, bias=False), torch.randn(3, 5, 16)
+    assert work_of(lambda: layer(x)) == work_of(lambda: layer(x.view(15, 16)))
+    assert work_of(lambda: layer(x)).ops == 1
+
+
 def test_flops_of_attention_and_of_a_look_up():
     q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
     assert work_of(lambda: F.scaled_dot_product_attention(q, k, k)).flops == 4 * 6 * 5 * 7 * 8
@@ -114,6 +121,13 @@ def test_joules_of_all_packages_but_not_of_their_parts(tmp_path):
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("7500000")
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("1000000")  # began anew at 1000 J
     assert energy.since(before) == pytest.approx(2.5 + 996)
+
+
+def test_a_platform_counter_does_not_count_its_packages_again(tmp_path):
+    for name, called in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "psys")):
+        zone(tmp_path, name, 5_000_000)
+        (tmp_path / name / "name").write_text(f"{called}\n")
+    assert Energy("cpu", tmp_path).read() == [5.0]
 
 
 def test_no_counter_is_a_blank_with_a_reason(tmp_path):
