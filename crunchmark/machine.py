@@ -87,17 +87,30 @@ class Stage:
     peak_bytes: int = 0
 
 
+_under_way: list[Stage] = []
+
+
 @contextmanager
 def measured() -> Iterator[Stage]:
     """Measure what runs inside. The peak is the process's resident high-water mark since entering."""
     stage, start = Stage(), time.perf_counter()
+    _note_peaks()  # the mark is one for all: a stage inside another starts it anew
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: start a new high-water mark
+    _under_way.append(stage)
     try:
         yield stage
     finally:
         stage.seconds = time.perf_counter() - start
-        stage.peak_bytes = _high_water()
+        _note_peaks()
+        _under_way.remove(stage)
+
+
+def _note_peaks() -> None:
+    """Keep the mark for every stage under way."""
+    mark = _high_water()
+    for stage in _under_way:
+        stage.peak_bytes = max(stage.peak_bytes, mark)
 
 
 def _high_water() -> int:

@@ -127,9 +127,9 @@ class Efficiency(Task):
             "file_bytes": written.get("file_bytes"),
         }
         if fitting:
-            found["peak_bytes"] = _or_none(
-                lambda: peak_bytes(_once(model, fitting[-1]), next(model.parameters()).device)
-            )
+            device = next(model.parameters()).device
+            peak = _or_none(lambda: peak_bytes(_once(model, fitting[-1]), device))
+            found["peak_bytes"] = peak or None  # 0: the system tells nothing
         for metric, size in found.items():
             yield Item(f"{self.name}/{metric}", metric, size)
 

@@ -139,6 +139,12 @@ def test_a_point_beyond_the_memory_is_left_out_and_said(tiny, monkeypatch, error
     assert found["peak_bytes"]["value"] is None
 
 
+def test_a_system_that_tells_no_peak_has_none_and_not_zero(tiny, monkeypatch):
+    monkeypatch.setattr("crunchmark.machine._high_water", lambda: 0)
+    found, _ = asked(Efficiency(**QUICK), Spy(tiny))
+    assert (found["peak_bytes"]["value"], found["peak_bytes"]["coverage"]) == (None, 0)
+
+
 def test_another_error_is_no_lack_of_memory(tiny, monkeypatch):
     def boom(*_):
         raise RuntimeError("shapes do not fit")

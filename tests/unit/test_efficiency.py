@@ -86,6 +86,14 @@ def test_the_peak_holds_what_was_there(tiny):
     assert after - before > 2**25 or before == 0  # 64 MB; some systems tell nothing
 
 
+def test_a_stage_keeps_the_peak_that_came_before_a_stage_inside_it():
+    with machine.measured() as outer:
+        torch.ones(2**24).sum()  # 64 MB, gone before the inner one starts
+        with machine.measured() as inner:
+            pass
+    assert outer.peak_bytes - inner.peak_bytes > 2**25 or inner.peak_bytes == 0  # some systems tell nothing
+
+
 def test_the_limit_that_binds():
     roof = Roof(flops=1e9, bytes=1e8, launch=1e-6)
     assert roof.badge(Work(flops=10**9, ops=10, bytes=10**6)) == "compute"

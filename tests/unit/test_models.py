@@ -63,9 +63,7 @@ def test_the_fingerprint_is_of_config_and_weights_only(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
     third = ModelSpec(str(folder)).fingerprint
-    (folder / "chat_template.jinja").write_text(
-        "{{ messages }}"
-    )  # decides prompts, and lies beside the tokenizer
+    (folder / "chat_template.jinja").write_text("{{ messages }}")  # decides prompts
     assert len({first, second, third, ModelSpec(str(folder)).fingerprint}) == 4
 
 
