@@ -63,6 +63,34 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
+class Others:
+    """How many processors were busy with something else than this process since this was made."""
+
+    def __init__(self) -> None:
+        self._start = _processor_seconds()
+
+    def busy(self) -> float | None:
+        """On the average; None where the system does not tell."""
+        now = _processor_seconds()
+        if now is None or self._start is None:
+            return None
+        wall, everyone, own = (b - a for a, b in zip(self._start, now, strict=True))
+        if wall <= 0 or everyone < own / 2:  # a sandbox whose counters stand still
+            return None
+        return max(0.0, everyone - own) / wall
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds: the clock's, what all processors worked, what they worked for this process."""
+    try:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _, _, *interrupts = ticks  # idle and waiting for a disk are no work
+    work = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), work, sum(os.times()[:2])
+
+
 def check_device(device: str) -> torch.device:
     """The torch device of that name.
 

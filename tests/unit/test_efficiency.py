@@ -146,6 +146,19 @@ def test_no_counter_is_a_blank_with_a_reason(tmp_path):
     assert Energy("cuda").reason
 
 
+def test_what_others_do_is_all_work_less_our_own(monkeypatch):
+    told = iter([(0.0, 100.0, 7.0), (10.0, 130.0, 12.0)])  # clock, all processors, this process
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: next(told))
+    assert machine.Others().busy() == (30 - 5) / 10
+
+
+def test_counters_that_stand_still_tell_nothing(monkeypatch):
+    told = iter([(0.0, 0.0, 7.0), (10.0, 0.0, 12.0), None])
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: next(told))
+    others = machine.Others()
+    assert (others.busy(), others.busy()) == (None, None)
+
+
 def test_the_hardware_changes_with_the_threads():
     before, threads = machine.hardware("cpu"), torch.get_num_threads()
     try:
