@@ -16,6 +16,7 @@ from crunchmark.store import Row
 from crunchmark.tensorfile import damaged
 
 ITEMS = "items.json"
+GENERATION = "generation_config.json"
 Artifact = Callable[[Cell], AbstractContextManager[Path]]
 Make = Callable[[Any, Any, Path], None]
 
@@ -63,10 +64,14 @@ class Exam:
         return self._loaded[1]
 
     def load(self, cell: Cell, packed: bool) -> Any:
-        """The cell's model on its device."""
+        """The cell's model on its device; it ends answers with the tokens its checkpoint says."""
         dtype = dtype_of("model.compute", cell.model.compute)
         with self.packed(cell) as folder:
-            return artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+            model = artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+        own = read_json(cell.model.folder / GENERATION) or {}  # an artifact knows but config.json
+        if own.get("eos_token_id") is not None:
+            model.generation_config.eos_token_id = own["eos_token_id"]
+        return model
 
 
 class CellScene(Scene):
