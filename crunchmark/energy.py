@@ -41,9 +41,12 @@ class Energy:
         return sum(j if j >= 0 else j + turn for j, turn in zip(spent, turns, strict=True))
 
     def _find_zones(self, powercap: Path) -> None:
-        """The processors' packages: `intel-rapl:0`, but not their parts `intel-rapl:0:1`."""
+        """The processors' packages: `intel-rapl:0`, but not their parts `intel-rapl:0:1`.
+
+        Nor `psys`, which some machines have beside them: it counts the packages once more, and the rest too.
+        """
         found = sorted(powercap.glob("*-rapl:*")) if powercap.is_dir() else []
-        packages = [zone for zone in found if zone.name.count(":") == 1]
+        packages = [zone for zone in found if zone.name.count(":") == 1 and _name(zone) != "psys"]
         for zone in packages:
             with suppress(OSError, ValueError):
                 _micro(zone / "energy_uj")
@@ -65,6 +68,13 @@ class Energy:
             self.reason = f"no NVML counter: {type(error).__name__}"
         else:
             self._gpu = lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+
+def _name(zone: Path) -> str:
+    """What the zone calls itself; empty where it does not say."""
+    with suppress(OSError):
+        return (zone / "name").read_text().strip()
+    return ""
 
 
 def _micro(path: Path) -> int:

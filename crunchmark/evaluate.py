@@ -116,11 +116,12 @@ def _by_metric(items: Iterable[Item], metrics: Mapping[str, Metric]) -> dict[str
 
 
 def _flags(items: Iterable[Item]) -> dict[str, dict[str, int]]:
-    """How many items of each metric carry each flag; `empty` are those with nothing said."""
+    """How many items of each metric carry each flag; `empty` are those with nothing said in a turn."""
     found: dict[str, Counter[str]] = {}
     for item in items:
         said = item.extra.get("prediction")
-        empty = ["empty"] if isinstance(said, str) and not said.strip() else []
+        turns = said if isinstance(said, list | tuple) else [said]
+        empty = ["empty"] if any(isinstance(turn, str) and not turn.strip() for turn in turns) else []
         found.setdefault(item.metric, Counter()).update({*item.extra.get("flags", ()), *empty})
     return {name: dict(sorted(count.items())) for name, count in found.items()}
 

@@ -63,6 +63,34 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
+class Others:
+    """How many processors were busy with something else than this process since this was made."""
+
+    def __init__(self) -> None:
+        self._start = _processor_seconds()
+
+    def busy(self) -> float | None:
+        """On the average; None where the system does not tell."""
+        now = _processor_seconds()
+        if now is None or self._start is None:
+            return None
+        wall, everyone, own = (b - a for a, b in zip(self._start, now, strict=True))
+        if wall <= 0 or everyone < own / 2:  # a sandbox whose counters stand still
+            return None
+        return max(0.0, everyone - own) / wall
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds: the clock's, what all processors worked, what they worked for this process."""
+    try:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _, _, *interrupts = ticks  # idle and waiting for a disk are no work
+    work = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), work, sum(os.times()[:2])
+
+
 def check_device(device: str) -> torch.device:
     """The torch device of that name.
 
@@ -87,17 +115,30 @@ class Stage:
     peak_bytes: int = 0
 
 
+_under_way: list[Stage] = []
+
+
 @contextmanager
 def measured() -> Iterator[Stage]:
     """Measure what runs inside. The peak is the process's resident high-water mark since entering."""
     stage, start = Stage(), time.perf_counter()
+    _note_peaks()  # the mark is one for all: a stage inside another starts it anew
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: start a new high-water mark
+    _under_way.append(stage)
     try:
         yield stage
     finally:
         stage.seconds = time.perf_counter() - start
-        stage.peak_bytes = _high_water()
+        _note_peaks()
+        _under_way.remove(stage)
+
+
+def _note_peaks() -> None:
+    """Keep the mark for every stage under way."""
+    mark = _high_water()
+    for stage in _under_way:
+        stage.peak_bytes = max(stage.peak_bytes, mark)
 
 
 def _high_water() -> int:

@@ -19,7 +19,7 @@ from crunchmark.families import FAMILIES
 from crunchmark.hub import network, resolve
 from crunchmark.seeds import NUMERICS
 
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken"]
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 DTYPES = ("bfloat16", "float16", "float32")
 NUMBERED = re.compile(r"\.(\d+)\.")  # the number of a block in a weight's name
 TWICE = ["consolidated*", "original/*", "onnx/*"]  # the same weights once more

@@ -16,6 +16,7 @@ from crunchmark.store import Row
 from crunchmark.tensorfile import damaged
 
 ITEMS = "items.json"
+GENERATION = "generation_config.json"
 Artifact = Callable[[Cell], AbstractContextManager[Path]]
 Make = Callable[[Any, Any, Path], None]
 
@@ -63,10 +64,14 @@ class Exam:
         return self._loaded[1]
 
     def load(self, cell: Cell, packed: bool) -> Any:
-        """The cell's model on its device."""
+        """The cell's model on its device; it ends answers with the tokens its checkpoint says."""
         dtype = dtype_of("model.compute", cell.model.compute)
         with self.packed(cell) as folder:
-            return artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+            model = artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+        own = read_json(cell.model.folder / GENERATION) or {}  # an artifact knows but config.json
+        if own.get("eos_token_id") is not None:
+            model.generation_config.eos_token_id = own["eos_token_id"]
+        return model
 
 
 class CellScene(Scene):
@@ -77,13 +82,18 @@ class CellScene(Scene):
         self.tokenizer = cell.model.tokenizer()
 
     def model(self, packed: bool = False) -> Any:
-        """The cell's model; packed ones are the caller's to keep."""
-        return self.exam.load(self.cell, packed=True) if packed else self.exam.model(self.cell)
+        """The cell's model; packed ones are the caller's to keep, and come alone."""
+        return self._packed(self.cell) if packed else self.exam.model(self.cell)
 
     def dense(self, packed: bool = False) -> Any:
         """The dense parent's."""
         parent = self.cell.dense()
-        return self.exam.load(parent, packed=True) if packed else self.exam.model(parent)
+        return self._packed(parent) if packed else self.exam.model(parent)
+
+    def _packed(self, cell: Cell) -> Any:
+        """Without what an earlier task left in memory: its bytes would be counted as this model's."""
+        self.exam.forget()
+        return self.exam.load(cell, packed=True)
 
     def sizes(self) -> dict[str, int]:
         """Of the cell's artifact."""

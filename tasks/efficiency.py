@@ -4,6 +4,7 @@ Latencies of reading a prompt (prefill) and of writing after it (decode), over a
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,12 @@ from crunchmark.efficiency import (
 )
 from crunchmark.energy import Energy
 from crunchmark.interface import Item, Metric, Scene, Task
-from crunchmark.machine import hardware
+from crunchmark.machine import Others, hardware
 from tasks.common import digest
 
 PHASES = ("decode", "prefill")
 OURS, DENSE = "model", "dense"
+SHARE = 0.1  # of the processors busy with something else, from which on a row says so
 SIZES = ("peak_bytes", "resident_bytes", "file_bytes")
 
 
@@ -127,9 +129,9 @@ class Efficiency(Task):
             "file_bytes": written.get("file_bytes"),
         }
         if fitting:
-            found["peak_bytes"] = _or_none(
-                lambda: peak_bytes(_once(model, fitting[-1]), next(model.parameters()).device)
-            )
+            device = next(model.parameters()).device
+            peak = _or_none(lambda: peak_bytes(_once(model, fitting[-1]), device))
+            found["peak_bytes"] = peak or None  # 0: the system tells nothing
         for metric, size in found.items():
             yield Item(f"{self.name}/{metric}", metric, size)
 
@@ -138,17 +140,19 @@ class Efficiency(Task):
         if _too_long(point, model):
             yield from self._blank(point, "beyond_context")
             return
-        energy = Energy(self.device)
+        energy, others = Energy(self.device), Others()
         racers = {n: functools.partial(_turn, m, point, energy) for n, m in ((OURS, model), (DENSE, dense))}
         turns = _or_none(lambda: by_turns(racers, self.repeats, self.warmup))
         if turns is None:
             yield from self._blank(point, "beyond_memory")
             return
+        beside = _beside(others.busy())
         both, prefill = work_of(_once(model, point)), work_of(_once(model, point, new=0))
         roof = roof_of(next(model.parameters()).device, next(model.parameters()).dtype, resident_bytes(model))
         for phase, work in (("decode", both - prefill), ("prefill", prefill)):
             yield Item(f"{self.name}/{point}", f"flops_{phase}_{point}", work.flops)
             extra = _limits(work, roof, [getattr(t[OURS], phase) for t in turns])
+            extra |= beside | {"flags": [*extra["flags"], *beside["flags"]]}
             for i, turn in enumerate(turns):
                 yield from self._timed(point, phase, i, turn, extra)
         for i, turn in enumerate(turns):
@@ -216,6 +220,12 @@ def _limits(work: Work, roof: Roof, seconds: Sequence[float]) -> dict[str, Any]:
     limits, badge = roof.seconds(work), roof.badge(work)
     share = limits[badge] / min(seconds)
     return {"flags": [f"{badge}_bound"], "limits": limits, "roof": roof.to_json(), "share": share}
+
+
+def _beside(busy: float | None) -> dict[str, Any]:
+    """What ran beside the turns, and a flag where it was much: such a latency is no quiet machine's."""
+    loud = busy is not None and busy > SHARE * (os.cpu_count() or 1)
+    return {"others": busy, "flags": ["busy"] if loud else []}
 
 
 def _or_none(run: Callable[[], Any]) -> Any:

@@ -90,8 +90,9 @@ def test_metrics_by_name(tiny):
             for kind in ("ms", "p95_ms", "tps"):
                 row = found[f"{phase}_{kind}_{point}"]
                 assert (row["n"], row["value"] > 0) == (3, True)
-                assert sum(row["flags"].values()) == 3
-                assert set(row["flags"]) <= {"compute_bound", "memory_bound", "launch_bound"}
+                bound = {f: n for f, n in row["flags"].items() if f != "busy"}
+                assert sum(bound.values()) == 3
+                assert set(bound) <= {"compute_bound", "memory_bound", "launch_bound"}
             assert found[f"speedup_{phase}_{point}"]["kind"] == "median"
             assert found[f"flops_{phase}_{point}"]["n"] == 1
     assert found["file_bytes"]["value"] == 1234
@@ -137,6 +138,22 @@ def test_a_point_beyond_the_memory_is_left_out_and_said(tiny, monkeypatch, error
     assert found["decode_ms_b1_l8"]["coverage"] == 1
     assert found["decode_ms_b2_l8"]["flags"] == {"beyond_memory": 3}
     assert found["peak_bytes"]["value"] is None
+
+
+def test_a_system_that_tells_no_peak_has_none_and_not_zero(tiny, monkeypatch):
+    monkeypatch.setattr("crunchmark.machine._high_water", lambda: 0)
+    found, _ = asked(Efficiency(**QUICK), Spy(tiny))
+    assert (found["peak_bytes"]["value"], found["peak_bytes"]["coverage"]) == (None, 0)
+
+
+@pytest.mark.parametrize(("busy", "flagged"), [(0.0, 0), (1.5, 3), (None, 0)])
+def test_a_row_says_that_something_ran_beside_it(tiny, monkeypatch, busy, flagged):
+    monkeypatch.setattr(efficiency.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(efficiency.Others, "busy", lambda self: busy)
+    found, items = asked(Efficiency(**QUICK), Spy(tiny))
+    for name in ("decode_ms_b1_l8", "speedup_prefill_b1_l8"):
+        assert found[name]["flags"].get("busy", 0) == flagged
+    assert {i.extra["others"] for i in items if i.metric == "decode_ms_b1_l8"} == {busy}
 
 
 def test_another_error_is_no_lack_of_memory(tiny, monkeypatch):

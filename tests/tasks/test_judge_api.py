@@ -88,6 +88,14 @@ def test_one_order_by_name(tmp_path):
     assert len(server.bodies) == 1
 
 
+def test_equal_answers_are_sent_once_for_both_orders(tmp_path):
+    """The dense parent beside itself; a judge that favours a place gives both places to both."""
+    same = Case("q", "chat", "Q?", ("so",), ("so",))
+    with serving(lambda n, body: GOOD) as server:
+        (found,) = asked(judge(server, tmp_path), [same])
+    assert (len(server.bodies), found.score, found.extra["reference_score"]) == (1, 6.0, 6.0)
+
+
 def test_votes_are_asked_and_averaged(tmp_path):
     with serving(lambda n, body: ratings(4 + n, 4 + n)) as server:
         (found,) = asked(judge(server, tmp_path, votes=3, parallel=1), cases(1))

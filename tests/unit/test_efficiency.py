@@ -51,6 +51,13 @@ def test_flops_of_a_linear_model():
     assert found.bytes == 4 * (reads + 5 * 32 + 5 * 32 + 5 * 8)
 
 
+def test_a_batch_of_sequences_costs_no_more_calls_than_their_rows():
+    """A product of (batch, length, width) is one call and reads as much as one of (batch * length, width)."""
+    layer, x = nn.Linear(16, 8, bias=False), torch.randn(3, 5, 16)
+    assert work_of(lambda: layer(x)) == work_of(lambda: layer(x.view(15, 16)))
+    assert work_of(lambda: layer(x)).ops == 1
+
+
 def test_flops_of_attention_and_of_a_look_up():
     q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
     assert work_of(lambda: F.scaled_dot_product_attention(q, k, k)).flops == 4 * 6 * 5 * 7 * 8
@@ -77,6 +84,14 @@ def test_the_peak_holds_what_was_there(tiny):
     before = peak_bytes(lambda: None, torch.device("cpu"))
     after = peak_bytes(lambda: held.append(torch.ones(2**24)), torch.device("cpu"))
     assert after - before > 2**25 or before == 0  # 64 MB; some systems tell nothing
+
+
+def test_a_stage_keeps_the_peak_that_came_before_a_stage_inside_it():
+    with machine.measured() as outer:
+        torch.ones(2**24).sum()  # 64 MB, gone before the inner one starts
+        with machine.measured() as inner:
+            pass
+    assert outer.peak_bytes - inner.peak_bytes > 2**25 or inner.peak_bytes == 0  # some systems tell nothing
 
 
 def test_the_limit_that_binds():
@@ -116,12 +131,32 @@ def test_joules_of_all_packages_but_not_of_their_parts(tmp_path):
     assert energy.since(before) == pytest.approx(2.5 + 996)
 
 
+def test_a_platform_counter_does_not_count_its_packages_again(tmp_path):
+    for name, called in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "psys")):
+        zone(tmp_path, name, 5_000_000)
+        (tmp_path / name / "name").write_text(f"{called}\n")
+    assert Energy("cpu", tmp_path).read() == [5.0]
+
+
 def test_no_counter_is_a_blank_with_a_reason(tmp_path):
     energy = Energy("cpu", tmp_path / "none")
     assert (energy.read(), energy.since(None), energy.reason) == (None, None, "no RAPL counter here")
     (tmp_path / "intel-rapl:0").mkdir()
     assert Energy("cpu", tmp_path).reason == "its counters may not be read"
     assert Energy("cuda").reason
+
+
+def test_what_others_do_is_all_work_less_our_own(monkeypatch):
+    told = iter([(0.0, 100.0, 7.0), (10.0, 130.0, 12.0)])  # clock, all processors, this process
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: next(told))
+    assert machine.Others().busy() == (30 - 5) / 10
+
+
+def test_counters_that_stand_still_tell_nothing(monkeypatch):
+    told = iter([(0.0, 0.0, 7.0), (10.0, 0.0, 12.0), None])
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: next(told))
+    others = machine.Others()
+    assert (others.busy(), others.busy()) == (None, None)
 
 
 def test_the_hardware_changes_with_the_threads():

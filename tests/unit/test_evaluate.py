@@ -279,3 +279,10 @@ def test_what_the_parent_scored_in_the_same_moment_is_what_counts():
     found = compare(ours, dense, metric)
     assert (found.dense, found.delta) == (22, -11)
     assert compare([replace(i, extra={}) for i in ours], dense, metric).dense == 50
+
+
+def test_an_answer_with_an_empty_turn_is_counted_as_empty():
+    said = {"a": ["yes", " \n"], "b": ["yes", "no"], "c": [""]}
+    items = [Item(k, "acc", 1.0, extra={"prediction": turns}) for k, turns in said.items()]
+    (row,) = rows("t", "p", items, {"acc": Metric("acc")}, None)
+    assert row["flags"] == {"empty": 2}

@@ -62,7 +62,19 @@ def test_the_fingerprint_is_of_config_and_weights_only(folder):
     second = ModelSpec(str(folder)).fingerprint
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
-    assert len({first, second, ModelSpec(str(folder)).fingerprint}) == 3
+    third = ModelSpec(str(folder)).fingerprint
+    (folder / "chat_template.jinja").write_text("{{ messages }}")  # decides prompts
+    assert len({first, second, third, ModelSpec(str(folder)).fingerprint}) == 4
+
+
+def test_a_chat_template_of_its_own_file_comes_from_the_hub_too(monkeypatch, small):
+    asked = {}
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda path, **how: (asked.update(how), str(small))[1]
+    )
+    assert ModelSpec("me/net").folder == small
+    wanted = asked["allow_patterns"]
+    assert any(Path("chat_template.jinja").match(pattern) for pattern in wanted)
 
 
 @pytest.mark.parametrize(

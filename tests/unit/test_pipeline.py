@@ -1,5 +1,6 @@
 """Cells end to end on a tiny model: identity, resume, failure, what is full or damaged."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,6 +302,40 @@ class Sizes(Probe):
             scene.model(packed=True), scene.dense(packed=True))]  # fmt: skip
         yield Item("bytes", "logp", scene.sizes()["file_bytes"], extra={"terms": terms})
         yield Item("bytes", "hit", 1.0)
+
+
+class Alone(Probe):
+    """Scores whether the packed model has the memory for itself."""
+
+    def ask(self, scene):
+        scene.model(packed=True)
+        yield Item("alone", "hit", float(scene.exam._loaded is None))
+        yield Item("alone", "logp", 0.0)
+
+
+def test_a_packed_model_does_not_share_memory_with_what_a_task_before_it_left(runner, make, tmp_path):
+    tasks = {"probe": Probe(tmp_path / "log"), "alone": Alone(tmp_path / "log", "alone")}
+    rows = runner.run(make(SVD(), 0.3, tasks=tasks))
+    assert [row["value"] for row in rows if (row["task"], row["metric"]) == ("alone", "hit")] == [1.0]
+
+
+class Ends(Probe):
+    """Scores how many tokens end an answer."""
+
+    def run(self, model, tokenizer):
+        ends = model.generation_config.eos_token_id
+        yield Item("ends", "logp", float(len(ends) if isinstance(ends, list) else 1))
+        yield Item("ends", "hit", 1.0)
+
+
+def test_answers_end_where_the_checkpoints_generation_settings_say(runner, make, spec, tmp_path):
+    """A chat model's config.json names one end token; that its turns end with another stands only there."""
+    folder = tmp_path / "net"
+    shutil.copytree(spec.folder, folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    tasks = {"ends": Ends(tmp_path / "log", "ends")}
+    row = runner.run(make(SVD(), 0.3, tasks=tasks, model=replace(spec, path=str(folder))))[0]
+    assert (row["value"], row["dense"]) == (2, 2)
 
 
 def test_a_task_sees_the_bytes_and_the_packed_form(runner, make, tmp_path):
