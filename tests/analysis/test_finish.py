@@ -124,6 +124,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [False, True])
 def test_hydra_calls_it_also_when_a_cell_failed(root, tmp_path, bad):
     (tmp_path / "app.py").write_text(RUN)

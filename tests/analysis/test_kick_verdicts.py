@@ -6,6 +6,8 @@ from kick_study import BUDGETS, Maker, items
 
 from analysis import evidence, kick, kick_data, verdicts
 
+pytestmark = pytest.mark.slow  # half a minute together
+
 HIGH = (1.0, 1.0, 1.0, 1.0, 1.0)
 PPL = (3.0, 3.0, 3.0, 3.0, 3.0)
 DENSE = {"nano_factoid": 1.0, "nano_mcr": 1.0, "nano_icra_open": 1.0, "ppl_nano": 3.0}

@@ -37,6 +37,7 @@ def test_the_view_finds_every_linear_layer_of_a_real_llama(llama):
     assert view.scope_bytes("blocks") == 2 * blocks
 
 
+@pytest.mark.slow
 def test_perplexity_of_the_stories_is_what_its_card_says(llama, tales):
     task = Perplexity(path=str(tales), window=512, bos=True, join="<s>")
     assert perplexity(task, llama) == pytest.approx(4.48, rel=0.03)  # over all 917
@@ -47,6 +48,7 @@ def test_text_it_was_not_trained_on_is_much_harder(llama, real):
     assert perplexity(raw, llama) > 50
 
 
+@pytest.mark.slow
 def test_a_text_file_and_the_same_rows_of_a_data_set_agree(llama, hub):
     rows = Perplexity(dataset="Salesforce/wikitext", config="wikitext-2-raw-v1", window=256, limit=3)
     assert len(rows.text.split()) > 200_000
@@ -71,6 +73,7 @@ def test_calibration_from_ids_is_the_same_as_from_text(llama, tales, tmp_path):
     assert torch.equal(draw(source, llama[1], 4, 64, 0).ids, ids)
 
 
+@pytest.mark.slow
 def test_calibration_from_a_hub_data_set_is_found_below_the_data_folder(llama, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source, _ = source_of("wikitext2", split="validation")

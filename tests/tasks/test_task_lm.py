@@ -164,6 +164,7 @@ def test_arc_easy_has_the_chance_of_its_choices(nano, hub):
     assert items[0].extra["prediction"] in range(5)
 
 
+@pytest.mark.slow
 def test_wikitext_aggregates_to_what_lm_eval_says(nano, hub):
     task = LmEval("wikitext", limit=2)
     items = list(task.run(*nano))
