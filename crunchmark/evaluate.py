@@ -120,7 +120,9 @@ def _flags(items: Iterable[Item]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for item in items:
         said = item.extra.get("prediction")
-        empty = ["empty"] if isinstance(said, str) and not said.strip() else []
+        turns = said if isinstance(said, list) else [said]
+        silent = bool(turns) and all(isinstance(turn, str) and not turn.strip() for turn in turns)
+        empty = ["empty"] if silent else []
         found.setdefault(item.metric, Counter()).update({*item.extra.get("flags", ()), *empty})
     return {name: dict(sorted(count.items())) for name, count in found.items()}
 

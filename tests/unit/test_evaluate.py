@@ -279,3 +279,10 @@ def test_what_the_parent_scored_in_the_same_moment_is_what_counts():
     found = compare(ours, dense, metric)
     assert (found.dense, found.delta) == (22, -11)
     assert compare([replace(i, extra={}) for i in ours], dense, metric).dense == 50
+
+
+def test_a_talk_with_nothing_said_in_any_turn_is_counted_as_empty():
+    said = ([" ", ""], ["", "yes"], "", "no", 3, None, [])
+    items = [Item(str(i), "m", 0.0, extra={"prediction": one}) for i, one in enumerate(said)]
+    (row,) = rows("t", "p", items, {"m": Metric("m")}, None)
+    assert row["flags"] == {"empty": 2}
