@@ -6,7 +6,7 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from crunchmark.store import Store
 
 COLUMNS = (
     *("study", "cell", "model", "method", "knobs", "budget", "accounting", "calib_seed", "state", "reason"),
+    *("reasons", "flags", "coverage"),
     *("nearest_budget", "task", "metric", "headline", "n", "value", "stderr", "chance", "higher_is_better"),
     *("value_low", "value_high", "kind", "margin", "dense", "delta", "low", "high", "p_value", "p_match"),
     *("p_fail", "lost", "gained", "protocol", "achieved_bytes", "achieved_nominal"),
@@ -30,8 +31,9 @@ NUMBERS = (
     *("p_value", "p_match", "p_fail", "lost", "gained", "value_low", "value_high"),
     *("achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
-    "peak_memory_bytes",
+    *("peak_memory_bytes", "coverage"),
 )
+BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 
 
@@ -51,6 +53,8 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         data[column] = data[column].map(lambda v: str(v) if known(v) else "").astype(object)
     for column, default in (("headline", True), ("higher_is_better", True), ("simulated", False)):
         data[column] = [bool(v) if known(v) else default for v in data[column]]
+    told = ["; ".join(dict.fromkeys(reasons(row).values())) for row in data.itertuples()]
+    data["reason"] = [every or one for every, one in zip(told, data["reason"], strict=True)]
     data["budget"] = data["budget"].fillna(0.0).round(6)
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
@@ -196,6 +200,7 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
     lines["higher_is_better"] = grouped["higher_is_better"].first()
     lines["seeds"] = grouped.size()
     lines["spread"] = grouped["value"].std(ddof=1)
+    lines["flags"] = grouped["flags"].agg(lambda flags: " ".join(f"{k}={n}" for k, n in _most(flags).items()))
     lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
     for name in POOLED:
         one = grouped[name].first().where(lines["seeds"] == 1) if name != "state" else lines["state"]
@@ -206,7 +211,7 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
 
 _FACTS = (
     *("value", "stderr", "dense", "chance", "n", "achieved_bytes", "achieved_nominal"),
-    *("file_bytes", "dense_file_bytes"),
+    *("file_bytes", "dense_file_bytes", "coverage"),
 )
 
 
@@ -221,6 +226,42 @@ def why(row: Any) -> str:
     near = f"nearest reachable budget {row.nearest_budget:.3g}" if known(row.nearest_budget) else ""
     parts = [part for part in (near, row.reason) if part]
     return f"{row.state}: {'; '.join(parts) or 'no reason recorded'}".replace("\n", " ")
+
+
+def reasons(row: Any) -> dict[str, str]:
+    """Why each task that failed in a cell has no score; empty where the cell itself failed, or nothing."""
+    told = row.reasons if isinstance(row.reasons, dict) else {}
+    alike: dict[str, list[str]] = {}
+    for task, reason in told.items():
+        alike.setdefault(" ".join(str(reason).split()), []).append(task)
+    named = {
+        text: text if text.startswith(tasks[0]) else f"{', '.join(tasks)}: {text}"
+        for text, tasks in alike.items()
+    }
+    return {task: named[text] for text, tasks in alike.items() for task in tasks}
+
+
+def _most(flags: Iterable[Any]) -> dict[str, int]:
+    """How many items carry each flag in the row that has most of them."""
+    most: dict[str, int] = {}
+    for found in flags:
+        for flag, count in (found if isinstance(found, dict) else {}).items():
+            most[flag] = max(most.get(flag, 0), int(count))
+    return dict(sorted(most.items()))
+
+
+def flagged(measured: pd.DataFrame) -> list[str]:
+    """A line per task whose items carry flags or lack scores: the most that any of its cells has."""
+    lines = []
+    for task, group in measured.groupby("task", sort=False):
+        most = _most(group["flags"])
+        parts = [f"{flag} {count}" for flag, count in most.items() if flag not in BADGES]
+        least = group["coverage"].min()
+        parts += [f"scores for {least:.0%}"] if least < 1 else []
+        items = (group["n"] / group["coverage"].where(group["coverage"] > 0)).max()
+        of = f" of {items:.0f} items" if items == items else ""
+        lines += [f"{task}: {', '.join(parts)}{of}"] if parts else []
+    return lines
 
 
 def parser(purpose: str) -> argparse.ArgumentParser:

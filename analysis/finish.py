@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,18 +40,31 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
     Errors stand below their values where the terminal is narrow, and are left out where that is too wide.
     """
     data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
+    bare = _unscored(data)
     for shape in _SHAPES:
-        shown, notes = _table(data, shape)
+        shown, notes = _table(data, shape, bare)
         if _width(shown) <= width:
             break
     left_out = []
-    tasks = list(dict.fromkeys(collect.select(data)["task"]))
+    tasks = [*dict.fromkeys(collect.select(data)["task"]), *bare]
     while _width(shown) > width and len(tasks) > 1:
         left_out.append(style.short_task(tasks.pop()))
-        shown, notes = _table(data[data["task"].isin(["", *tasks])], _SHAPES[-1])
+        kept = data[data["task"].isin(["", *tasks])]
+        shown, notes = _table(kept, _SHAPES[-1], [task for task in bare if task in tasks])
     more = [f"no room here for {', '.join(reversed(left_out))}"] if left_out else []
-    lines = [*(f"{i} {text}" for text, i in notes.items()), *more]
+    lines = [*(f"{i} {text}" for text, i in notes.items()), *_told(data), *more]
     return Group(shown, *(Text(line, style="dim") for line in lines))
+
+
+def _told(data: pd.DataFrame) -> list[str]:
+    """What a reader must know of the rows that no cell shows."""
+    aside = int(data["aside"].max()) if len(data) else 0
+    told = [f"{aside} rows under another protocol than dense are not shown"] if aside else []
+    judged = data["metric"].str.startswith(
+        "judge_"
+    )  # a judge is beside the headline where a task has its own
+    measured = data[(data["task"] != "") & (data["headline"] | judged)]
+    return told + [f"flagged in {line}" for line in collect.flagged(measured)]
 
 
 def _width(shown: Table) -> int:
@@ -60,15 +73,16 @@ def _width(shown: Table) -> int:
     return wide.measure(shown).maximum
 
 
-def _table(data: pd.DataFrame, shape: Shape) -> tuple[Table, dict[str, int]]:
-    """The table in one of its shapes, and its notes."""
+def _table(data: pd.DataFrame, shape: Shape, bare: Sequence[str]) -> tuple[Table, dict[str, int]]:
+    """The table in one of its shapes, and its notes; bare tasks have no scores to show."""
     chosen = collect.select(data)
     tasks = list(dict.fromkeys(zip(chosen["task"], chosen["metric"], strict=True)))
+    tasks += [(task, "") for task in bare]
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if shape.tight else 1), pad_edge=False)
-    many = data["model"].nunique() > 1
+    names, many = style.short_tasks(task for task, _ in tasks), data["model"].nunique() > 1
     for name in [*(["model"] if many else []), "method"]:
         shown.add_column(name, no_wrap=True)
-    for name in ("removed", "on disk", *(style.short_task(task) for task, _ in tasks), "time"):
+    for name in ("removed", "on disk", *(names[task] for task, _ in tasks), "time"):
         heading = name.replace("_", "\n").replace(" ", "\n") if shape.folded else name
         shown.add_column(heading, justify="right", no_wrap=True)
     scores = dict(iter(chosen.groupby("cell", sort=False)))
@@ -80,9 +94,17 @@ def _table(data: pd.DataFrame, shape: Shape) -> tuple[Table, dict[str, int]]:
             shown.add_row(*head, *_gone(group.iloc[-1], len(tasks), notes))
             continue
         lost = group[group["state"].isin(style.GONE)]
-        gap = Text(_numbered(lost.iloc[-1], notes) if len(lost) else "", style="dim")
-        shown.add_row(*head, *_cell(group, scores[cell], tasks, shape, gap))
+        gaps = {task: _gap(lost, task, notes) for task, _ in tasks if task not in set(scores[cell]["task"])}
+        shown.add_row(*head, *_cell(group, scores[cell], tasks, shape, gaps))
     return shown, notes
+
+
+def _unscored(data: pd.DataFrame) -> list[str]:
+    """Tasks that no cell has a score of, and that failed in a cell with other scores."""
+    chosen = collect.select(data)
+    lost = data[data["state"].isin(style.GONE) & data["cell"].isin(chosen["cell"])]
+    told = dict.fromkeys(task for row in lost.itertuples() for task in collect.reasons(row))
+    return [task for task in told if task not in set(chosen["task"])]
 
 
 def _with_draws(data: pd.DataFrame) -> pd.Series:
@@ -93,14 +115,26 @@ def _with_draws(data: pd.DataFrame) -> pd.Series:
 
 def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
     """A cell without scores: its state, and a number that leads to the reason below the table."""
-    texts = [row["label"], _share(row["budget"]), _numbered(row, notes), *["—"] * tasks, ""]
+    whole = collect.why(row).removeprefix(f"{row['state']}: ")
+    end = _numbered(row["state"], collect.reasons(row).values() or [whole], notes)
+    texts = [row["label"], _share(row["budget"]), end, *["—"] * tasks, ""]
     return [Text(text, style="dim") for text in texts]
 
 
-def _numbered(row: Any, notes: dict[str, int]) -> str:
-    """The state of a cell with the number of its reason."""
-    reason = collect.why(row).removeprefix(f"{row['state']}: ")
-    return f"{row['state']} {notes.setdefault(reason, len(notes) + 1)}"
+def _gap(lost: pd.DataFrame, task: str, notes: dict[str, int]) -> Text:
+    """A task without a score in a cell that has others; blank where it was not asked."""
+    if lost.empty:
+        return Text("")
+    row = lost.iloc[-1]
+    told, whole = collect.reasons(row), collect.why(row).removeprefix(f"{row['state']}: ")
+    reason = told.get(task, "") if told else whole
+    return Text(_numbered(row["state"], [reason], notes) if reason else "", style="dim")
+
+
+def _numbered(state: str, reasons: Iterable[str], notes: dict[str, int]) -> str:
+    """A state with the numbers of its reasons."""
+    numbers = [str(notes.setdefault(reason, len(notes) + 1)) for reason in dict.fromkeys(reasons)]
+    return f"{state} {','.join(numbers)}"
 
 
 def _share(share: float) -> str:
@@ -113,7 +147,7 @@ def _cell(
     scores: pd.DataFrame,
     tasks: list[tuple[str, str]],
     shape: Shape,
-    gap: Text,
+    gaps: Mapping[str, Text],
 ) -> list[Text]:
     """A cell with scores."""
     first = group.iloc[0]
@@ -122,7 +156,7 @@ def _cell(
     size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
     size = size.replace(" ", "") if shape.tight else size
     rows = {(r.task, r.metric): r for r in scores.itertuples()}
-    texts = [_score(rows[key], shape) if key in rows else gap for key in tasks]
+    texts = [_score(rows[key], shape) if key in rows else gaps.get(key[0], Text()) for key in tasks]
     spent = pd.Series([first["compress_seconds"], eval_seconds(group)]).sum(min_count=1)
     emphasis = "bold" if dense else ""
     head = [Text(first["label"], style=emphasis), Text(share), Text(size)]

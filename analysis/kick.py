@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     chosen = options.parse_args(argv)
     formats = collect.listed(chosen.format, "format", pareto.FORMATS)
     study = kick_data.study(chosen.study, chosen.store)
+    if aside := int(study.rows["aside"].max()):
+        say(f"{aside} rows under another protocol than dense are left out")
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
     paths = tables(study, folder, say) + figures(study, folder, formats, say)
     found = verdicts.verdicts(study)

@@ -96,10 +96,7 @@ def _need(row: pd.Series, seen: bool, power: float) -> float:
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and print one table."""
     options = _options().parse_args(argv)
-    if not 0 < options.power < 1:
-        raise collect.AnalysisError(f"--power={options.power:g}: valid is between 0 and 1")
-    if not 0 < options.margin < 1:
-        raise collect.AnalysisError(f"--margin={options.margin:g}: valid is between 0 and 1")
+    _check(options)
     if (options.dense is None) == (not options.study):
         raise collect.AnalysisError("valid is a STUDY or --dense, one of the two")
     try:
@@ -108,6 +105,17 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         raise collect.AnalysisError(str(problem)) from None
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     return []
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers that would plan nonsense."""
+    for name in ("power", "margin", "loss"):
+        if not 0 < (value := getattr(options, name)) < 1:
+            raise collect.AnalysisError(f"--{name}={value:g}: valid is between 0 and 1")
+    if not 0 <= options.discordant <= 1:
+        raise collect.AnalysisError(f"--discordant={options.discordant:g}: valid is 0 to 1")
+    if options.sd is not None and not 0 < options.sd < math.inf:
+        raise collect.AnalysisError(f"--sd={options.sd:g}: valid is above 0")
 
 
 def _options() -> argparse.ArgumentParser:

@@ -75,6 +75,13 @@ def short_task(task: str) -> str:
     return task.removeprefix("nano_").removeprefix("kick_")
 
 
+def short_tasks(tasks: Iterable[str]) -> dict[str, str]:
+    """Short names of tasks side by side; the whole name where two would read the same."""
+    names = {task: short_task(task) for task in tasks}
+    short = list(names.values())
+    return {task: name if short.count(name) == 1 else task for task, name in names.items()}
+
+
 def is_perplexity(task: str, metric: str) -> bool:
     """Perplexities live on a logarithmic axis, turned over so that up is better."""
     return "perplexity" in metric or "ppl" in metric or task.endswith("ppl")

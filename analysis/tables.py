@@ -34,31 +34,63 @@ def quality(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str
     aside = int(data["aside"].max()) if len(data) else 0
     legend = LEGEND + (f" {older} older cells of the same settings are not shown." if older else "")
     legend += f" {aside} rows under another protocol than dense are not shown." if aside else ""
-    return [_quality(m, points[points["model"] == m], lost[lost["model"] == m], legend) for m in models]
+    grids = []
+    for model in models:
+        told = collect.flagged(chosen[chosen["model"] == model])
+        more = f" Most that any cell has: {'; '.join(told)}." if told else ""
+        grids.append(
+            _quality(model, points[points["model"] == model], lost[lost["model"] == model], legend + more)
+        )
+    return grids
 
 
 def _quality(model: str, points: pd.DataFrame, lost: pd.DataFrame, legend: str) -> Grid:
     """The table of one model."""
-    small = points[points["state"] != "dense"]
+    small, lost = points[points["state"] != "dense"], lost[lost["method"] != "dense"]
     budgets = sorted({*small["budget"], *lost["budget"]})
     labels = list(dict.fromkeys([*small["label"], *lost["label"]]))
     grid = Grid(model, ["task", "method", "dense", *map(style.budget_name, budgets)], [], legend)
     cells = {(r.task, r.metric, r.label, r.budget): score_cell(r) for r in small.itertuples()}
-    gaps = {(r.label, r.budget): _gap(r) for r in lost.itertuples()}
+    gaps = {(r.label, r.budget): r for r in lost.itertuples()}
     for (task, metric), group in points.groupby(["task", "metric"], sort=False):
         first = [Cell(_heading(task, metric, group)), Cell(), _dense(group)]
         block = []
         for label in labels or ["dense"]:
-            line = [cells.get((task, metric, label, b), gaps.get((label, b), Cell())) for b in budgets]
+            keys = [(label, budget) for budget in budgets]
+            line = [cells.get((task, metric, *k)) or _gap(gaps.get(k), task) for k in keys]
             block.append([first[0], Cell(label), first[2], *line])
             first = [Cell(), Cell(), Cell()]
         grid.blocks.append(block)
+    grid.blocks += _unscored(points, lost, labels, budgets)
     return grid
 
 
-def _gap(row: Any) -> Cell:
-    """A cell that is not there, with the reason below the table."""
-    return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {collect.why(row)}")
+def _unscored(
+    points: pd.DataFrame, lost: pd.DataFrame, labels: Sequence[str], budgets: Sequence[float]
+) -> list[list[list[Cell]]]:
+    """A block for each task that failed in every cell; where nothing is known of tasks, one for all."""
+    gaps = {(r.label, r.budget): r for r in lost.itertuples()}
+    told = dict.fromkeys(task for row in lost.itertuples() for task in collect.reasons(row))
+    bare = [task for task in told if task not in set(points["task"])]
+    blocks = []
+    for task in bare or [""] * points.empty:
+        head = [Cell(task or "no scores"), Cell(), Cell("—")]
+        block = []
+        for label in labels:
+            line = [_gap(gaps.get((label, budget)), task) for budget in budgets]
+            block.append([head[0], Cell(label), head[2], *line])
+            head = [Cell(), Cell(), Cell()]
+        blocks.append(block)
+    return blocks
+
+
+def _gap(row: Any, task: str = "") -> Cell:
+    """A cell that is not there, with the reason below the table: that of the task, where it has its own."""
+    told = {} if row is None else collect.reasons(row)
+    if row is None or (task and told and task not in told):
+        return Cell()
+    reason = f"{row.state}: {told[task]}" if task in told else collect.why(row)
+    return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}")
 
 
 def _heading(task: str, metric: str, group: pd.DataFrame) -> str:
@@ -150,6 +182,8 @@ def quality_csv(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence
     lost = collect.gone(data)
     columns = ["model", "task", "metric", "label", "budget", "value", "stderr", "spread", "seeds", "state"]
     columns += [
+        "coverage",
+        "flags",
         "value_low",
         "value_high",
         "low",

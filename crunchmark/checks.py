@@ -33,6 +33,16 @@ def number(field: str, value: object, least: float = 0.0) -> None:
         raise ValueError(f"{field}={value!r} is out of range; valid: a number >= {least:g}")
 
 
+def positive(field: str, value: object) -> None:
+    """Check a number that is more than nothing.
+
+    Raises:
+        ValueError: it is no number, not finite, or not above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{field}={value!r} is out of range; valid: a number above 0")
+
+
 def flag(field: str, value: object) -> None:
     """Check a switch.
 
@@ -43,7 +53,7 @@ def flag(field: str, value: object) -> None:
         raise ValueError(f"{field}={value!r} is no switch; valid: true, false")
 
 
-def one_of(field: str, value: object, valid: Iterable[str]) -> None:
+def one_of(field: str, value: object, valid: Iterable[object]) -> None:
     """Check a choice.
 
     Raises:
@@ -51,7 +61,12 @@ def one_of(field: str, value: object, valid: Iterable[str]) -> None:
     """
     names = list(valid)
     if value not in names:
-        raise ValueError(f"{field}={value!r} is unknown; valid: {', '.join(names)}")
+        raise ValueError(f"{field}={value!r} is unknown; valid: {', '.join(map(_shown, names))}")
+
+
+def _shown(value: object) -> str:
+    """A choice as one types it."""
+    return "null" if value is None else str(value)
 
 
 def folder_name(field: str, value: object) -> None:

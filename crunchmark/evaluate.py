@@ -120,8 +120,9 @@ def _flags(items: Iterable[Item]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for item in items:
         said = item.extra.get("prediction")
-        turns = said if isinstance(said, list | tuple) else [said]
-        empty = ["empty"] if any(isinstance(turn, str) and not turn.strip() for turn in turns) else []
+        turns = said if isinstance(said, list) else [said]
+        silent = bool(turns) and all(isinstance(turn, str) and not turn.strip() for turn in turns)
+        empty = ["empty"] if silent else []
         found.setdefault(item.metric, Counter()).update({*item.extra.get("flags", ()), *empty})
     return {name: dict(sorted(count.items())) for name, count in found.items()}
 

@@ -11,6 +11,7 @@ from crunchmark import artifact
 from crunchmark.budget import Unreachable, check_budget
 from crunchmark.cache import Cache
 from crunchmark.cell import Cell
+from crunchmark.checks import Malformed
 from crunchmark.compress import compress
 from crunchmark.evaluate import rows
 from crunchmark.files import read_json, sweep_temps, writable, write_json
@@ -21,6 +22,7 @@ from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
 from crunchmark.view import View
 
+REASONS = "reasons"  # of a task's error: what became of every task that failed in its cell
 MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
@@ -51,7 +53,8 @@ class Runner:
                 found = [self._settle(cell, _state(answer))]
                 self._parent(cell, trouble)
             except Exception as error:
-                self._settle(cell, {"state": "failed", "reason": _reason(error)})
+                ends = {"state": "failed", "reason": _reason(error), "reasons": getattr(error, REASONS, {})}
+                self._settle(cell, ends)
                 raise
         for problem in trouble:
             raise problem
@@ -128,7 +131,7 @@ class Runner:
                 failed[name] = error
         self.exam.forget()
         for problem in failed.values():
-            problem.add_note(f"in task {', '.join(failed)}")
+            setattr(problem, REASONS, {name: _reason(error) for name, error in failed.items()})
             raise problem
 
     def _score(self, cell: Cell, name: str, task: Task) -> None:
@@ -183,8 +186,10 @@ def _made(folder: Path) -> Row:
 
 def _reason(error: Exception) -> str:
     """What went wrong: a complaint of ours is the message alone."""
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return text.removeprefix("ValueError: ")
+    ours = type(error) in (ValueError, Malformed) or (isinstance(error, OSError) and error.errno is None)
+    if ours and str(error):
+        return str(error).strip()
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _state(answer: Skip | Unreachable) -> Row:

@@ -53,8 +53,10 @@ class Grids(Sweeper):
         match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", self.part)
         if not match or int(match[1]) > int(match[2]):
             raise HydraException(f"hydra.sweeper.part={self.part!r}; valid: k/n, k at most n, such as 1/2")
-        if not self.grids:
-            raise HydraException("hydra.sweeper.grids is empty; valid: a list of options and their values")
+        listed = isinstance(self.grids, Sequence) and not isinstance(self.grids, str)
+        if not listed or not self.grids or not all(isinstance(grid, Mapping) for grid in self.grids):
+            told = f"hydra.sweeper.grids={self.grids!r}" if self.grids else "hydra.sweeper.grids is empty"
+            raise HydraException(f"{told}; valid: a list of options and their values")
         found: dict[tuple[str, ...], None] = {}
         for grid in self.grids:
             own = [f"{option}={value}" for option, value in grid.items()]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crunchmark.checks import whole
+from crunchmark.checks import positive, whole
 from crunchmark.interface import Item, Metric, PairedTask
 from tasks import hidden
 from tasks.common import digest
@@ -38,8 +38,7 @@ class Fidelity(Windows, PairedTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(f"{self.name}.bound", self.bound, least=FEWEST)
-        if not self.precision > 0:
-            raise ValueError(f"{self.name}.precision={self.precision} is out of range; valid: above 0")
+        positive(f"{self.name}.precision", self.precision)
 
     def protocol(self) -> str:
         """Window, stride and bound to read, then the digest of all that decides the numbers."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from crunchmark.checks import whole
 from crunchmark.hub import resolve
 from crunchmark.interface import Item, Metric, Task
 from tasks.common import check_items, safe_batch
@@ -38,6 +39,8 @@ class LmEval(Task):
 
     def __post_init__(self) -> None:
         check_items(self.limit, self.batch)
+        if self.num_fewshot is not None:
+            whole(f"{self.name}.num_fewshot", self.num_fewshot, least=0)
         self._metrics: dict[str, Metric] = {}
 
     @cached_property

@@ -15,6 +15,8 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crunchmark.tensorfile import damaged
+
 LOWEST = torch.finfo(torch.float16).min
 PIECE = 2**24  # float32 log-probabilities handled at a time
 DIVERGENCES = ("kl", "reverse_kl", "js")
@@ -51,12 +53,21 @@ class Notes:
 
     @classmethod
     def load(cls, folder: Path) -> "Notes":
-        """The files that `create` made, mapped into memory."""
-        found = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("logp", "ids", "best", "gold")
-            if (folder / f"{name}.npy").is_file()
-        }
+        """The files that `create` made, mapped into memory.
+
+        Raises:
+            ValueError: one is damaged or gone; names the folder to delete.
+        """
+        found = {}
+        for name in ("logp", "ids", "best", "gold"):
+            path = folder / f"{name}.npy"
+            try:
+                found[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except FileNotFoundError as error:
+                if name != "ids":
+                    raise damaged(path, error) from None
+            except (ValueError, EOFError, OSError) as error:
+                raise damaged(path, error) from None
         return cls(found["logp"], found.get("ids"), found["best"], found["gold"])
 
     @torch.no_grad()

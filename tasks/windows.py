@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from crunchmark.calib import context, json_rows
-from crunchmark.checks import whole
+from crunchmark.checks import flag, whole
 from crunchmark.hub import resolve, texts
 from tasks.common import check_items, safe_batch
 
@@ -44,6 +44,7 @@ class Windows:
         check_items(self.limit, self.batch)
         whole(f"{self.name}.window", self.window, least=2)
         whole(f"{self.name}.stride", self.step)
+        flag(f"{self.name}.bos", self.bos)
         if self.step > self.window:
             raise ValueError(f"{self.name}.stride={self.stride} is out of range; valid: 1 to {self.window}")
         if bool(self.path) == bool(self.dataset):

@@ -224,6 +224,8 @@ def _get(row: Mapping[str, Any], field: str, where: str) -> Any:
     if not isinstance(row, Mapping) or field not in row:
         there = ", ".join(row) if isinstance(row, Mapping) else type(row).__name__
         raise Malformed(f"{where} has no field {field!r}; it has: {there}")
+    if row[field] is None:
+        raise Malformed(f"{where} has {field}=null; valid: a value in every row")
     return row[field]
 
 

@@ -41,7 +41,9 @@ class Decode:
         """
         whole("max_new_tokens", self.max_new_tokens)
         number("temperature", self.temperature)
-        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+        whole("seed", self.seed, least=0)
+        texts = isinstance(self.stop, Sequence) and not isinstance(self.stop, str)
+        if not texts or not all(isinstance(s, str) and s for s in self.stop):
             raise ValueError(f"stop={self.stop!r} is no list of texts; valid: a list such as ['\\n']")
         object.__setattr__(self, "stop", tuple(self.stop))
 
@@ -65,14 +67,14 @@ def prompt_ids(tokenizer: Any, messages: Sequence[str], style: str = "chat") -> 
     """
     if style == "raw":
         pairs = [a + b for a, b in zip(messages[::2], messages[1::2], strict=False)]
-        return list(tokenizer("\n".join([*pairs, messages[-1]]))["input_ids"])
+        return list(tokenizer("\n".join([*pairs, messages[-1]]), verbose=False)["input_ids"])
     roles = ["user" if place % 2 == 0 else "assistant" for place in range(len(messages))]
     if getattr(tokenizer, "chat_template", None):
         talk = [{"role": role, "content": said} for role, said in zip(roles, messages, strict=True)]
         text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     said = "".join(PLAIN[role].format(text) for role, text in zip(roles, messages, strict=True))
-    return list(tokenizer(f"{said}Assistant:")["input_ids"])
+    return list(tokenizer(f"{said}Assistant:", verbose=False)["input_ids"])
 
 
 def stops_of(tokenizer: Any, stop: Sequence[str], style: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from crunchmark.checks import one_of
 from crunchmark.files import read_json, write_json
 from crunchmark.interface import Item, Metric, PairedTask
+from crunchmark.tensorfile import damaged
 from tasks.common import check_items, digest
 from tasks.kick.generate import STYLES, Answer, Decode, fits, generate, prompt_ids, stops_of
 from tasks.kick.judge import Case, Judge, Score
@@ -59,6 +60,8 @@ class Talks(PairedTask):
     def __post_init__(self) -> None:
         check_items(self.limit, self.batch)
         one_of(f"{self.name}.style", self.style, STYLES)
+        if not isinstance(self.decode, Decode):
+            raise ValueError(f"{self.name}.decode={self.decode!r} is none; valid: an entry with a _target_")
         if not isinstance(self.judge, Judge):
             raise ValueError(f"{self.name}.judge={self.judge!r} is no judge; valid: an entry with a _target_")
 
@@ -124,10 +127,7 @@ class Talks(PairedTask):
         Raises:
             ValueError: no talk fits the model's context.
         """
-        before = read_json(folder / ANSWERS) or {}
-        theirs = {
-            key: [Answer(tuple(a["ids"]), a["text"], a["cut"]) for a in each] for key, each in before.items()
-        }
+        theirs = _read(folder / ANSWERS)
         mine = self.answers(model, tokenizer)
         if not mine:
             raise ValueError(
@@ -208,3 +208,18 @@ class Talks(PairedTask):
             flags.append("cut")
         extra = {"group": talk.group, **talk.extra, **more, **given, "flags": flags}
         return Item(f"{self.name}/{talk.id}", score.metric, score.score, score.weight, extra)
+
+
+def _read(path: Path) -> Said:
+    """The parent's answers; without them every item would quietly have no reference.
+
+    Raises:
+        ValueError: they are damaged or gone; names the folder to delete.
+    """
+    try:
+        before = read_json(path)
+    except ValueError as error:
+        raise damaged(path, error) from None
+    if before is None:
+        raise damaged(path, FileNotFoundError("it is not there"))
+    return {key: [Answer(tuple(a["ids"]), a["text"], a["cut"]) for a in each] for key, each in before.items()}

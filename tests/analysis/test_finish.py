@@ -180,3 +180,44 @@ def test_a_large_study_on_a_narrow_terminal_says_what_it_left_out(rows):
     text = printed(brief.table(data, 24), 120)
     assert "no room here for icra_open, ppl" in text
     assert "factoid" in text.splitlines()[0]
+
+
+def test_every_failed_task_has_its_own_reason_and_none_is_left_out(rows):
+    first = next(r for r in rows if r["method"] == "svd")
+    gone = {k: v for k, v in first.items() if k not in ("task", "metric", "value")} | {"state": "failed"}
+    told = {"kick_factoid": "kick_factoid: no file", "kick_mcr": "no data", "kick_mcr_k1": "no data"}
+    more = [*rows, {**gone, "reason": "kick_factoid: no file", "reasons": told}]
+    lines = printed(finish.table(more), 160).splitlines()
+    (line,) = (line for line in lines if line.startswith("svd") and "10→" in line)
+    assert [word for word in line.split() if word.isdigit()][-3:] == ["3", "4", "4"]
+    assert lines[0].count("factoid") == 2
+    assert "nano_factoid" in lines[0]
+    assert "kick_factoid" in lines[0]
+    assert any(text.startswith("3 kick_factoid: no file") for text in lines)
+    assert any(text.startswith("4 kick_mcr, kick_mcr_k1: no data") for text in lines)
+
+
+def test_a_cell_without_scores_names_the_reason_of_each_task(rows):
+    dense = next(r for r in rows if r["method"] == "dense")
+    gone = {k: v for k, v in dense.items() if k not in ("task", "metric", "value")} | {"state": "failed"}
+    told = {"kick_factoid": "kick_factoid: no file", "kick_icra_open": "kick_icra_open: offline"}
+    text = printed(finish.table([{**gone, "reason": told["kick_factoid"], "reasons": told}]))
+    assert "failed 1,2" in text
+    assert "1 kick_factoid: no file" in text
+    assert "2 kick_icra_open: offline" in text
+
+
+def test_flags_and_missing_scores_are_told_below_the_table(rows):
+    for row in rows:
+        row["coverage"] = 1.0
+    svd = [r for r in rows if r["method"] == "svd" and r["task"] == "nano_factoid"]
+    svd[0] |= {"flags": {"truncated": 3, "memory_bound": 9}, "coverage": 0.5}
+    svd[1] |= {"flags": {"truncated": 7}}
+    text = printed(finish.table(rows), 160)
+    items = 2 * svd[0]["n"]
+    assert f"flagged in nano_factoid: truncated 7, scores for 50% of {items} items" in text
+
+
+def test_rows_under_another_protocol_are_counted_in_the_terminal_too(rows):
+    next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
+    assert "1 rows under another protocol than dense are not shown" in printed(finish.table(rows))

@@ -205,6 +205,9 @@ def test_the_planner_speaks_plainly(tmp_path, capsys):
     for wrong, told in (
         (["--dense", "1.5"], "--dense=1.5: valid is between 0 and 1; a mean wants --sd"),
         (["--dense", "0.5", "--power", "1"], "--power=1: valid is between 0 and 1"),
+        (["--dense", "0.5", "--loss", "5"], "--loss=5: valid is between 0 and 1"),
+        (["--dense", "0.5", "--discordant", "-1"], "--discordant=-1: valid is 0 to 1"),
+        (["--dense", "3", "--sd", "0"], "--sd=0: valid is above 0"),
         (["--dense", "0.05", "--discordant", "0.5"], "discordant=0.5: too many for dense=0.05"),
         ([], "valid is a STUDY or --dense, one of the two"),
     ):

@@ -186,3 +186,32 @@ def test_what_is_told_and_not_judged_is_marked_so_and_never_at_chance(rows):
     (line,) = [x for x in text.splitlines() if x.startswith("|") and "svd" in x and x.count("·")]
     assert line.count("·") == len(mine) == 3
     assert r"$\cdot$" in render.latex(grid)
+
+
+def test_a_task_that_failed_everywhere_has_its_line_and_its_reason(rows):
+    lost = [
+        {k: v for k, v in r.items() if k not in ("task", "metric", "value")}
+        | {"state": "failed", "reason": "kick_mcr: offline", "reasons": {"kick_mcr": "kick_mcr: offline"}}
+        for r in rows
+        if r["method"] in ("dense", "svd") and r["task"] == "nano_ppl"
+    ]
+    text = render.markdown(tables.quality(collect.frame([*rows, *lost]))[0])
+    head, _, *lines = body(text)
+    assert head[:4] == ["task", "method", "dense", "0.1"]  # dense failed too, which is no budget 0
+    start = next(i for i, line in enumerate(lines) if line[0] == "kick_mcr")
+    block = {line[1]: line[3] for line in lines[start:]}
+    assert block["svd"].startswith("— <sup>")
+    assert "" in block.values()  # a cell that was not asked the task is blank
+    assert "failed: kick_mcr: offline" in text
+
+
+def test_flags_and_coverage_are_in_the_table_and_the_csv(rows):
+    row = next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_factoid")
+    row |= {"flags": {"too_long": 4}, "coverage": 0.8}
+    data = collect.frame(rows)
+    assert (
+        "Most that any cell has: nano_factoid: too_long 4, scores for 80%" in tables.quality(data)[0].legend
+    )
+    lines = list(csv.DictReader(io.StringIO(tables.quality_csv(data))))
+    (told,) = (line for line in lines if line["flags"])
+    assert (told["flags"], told["coverage"], told["label"]) == ("too_long=4", "0.8", "svd")

@@ -56,3 +56,9 @@ def test_every_cell_of_an_experiment_composes(name):
         for cell in batch[:: max(1, len(batch) // 10)]:
             assert compose("config", [f"experiment={name}", *cell]).study == name
         assert len(distinct) > 10
+
+
+@pytest.mark.parametrize("grids", [5, "a", ["a"]])
+def test_what_is_no_list_of_grids_is_refused(grids):
+    with pytest.raises(HydraException, match=r"hydra\.sweeper\.grids=.*; valid: a list of options"):
+        cells(grids)

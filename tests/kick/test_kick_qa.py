@@ -322,6 +322,8 @@ def broken(tmp_path, change):
     ("change", "message"),
     [
         (lambda d: d.pop("Questions"), "has no field 'Questions'; it has: Dataset, Version$"),
+        (lambda d: d["Questions"][1].update(RawQuestion=None), "has RawQuestion=null; valid: a value"),
+        (lambda d: d["Questions"][1].update(Parses=None), "has Parses=null; valid: a value in every row"),
         (lambda d: d["Questions"][1].pop("RawQuestion"), "has no field 'RawQuestion'; it has: Question-ID,"),
         (lambda d: d["Questions"][1]["Parses"].clear(), "question 'FreebaseQA-eval-1' has no answer$"),
         (lambda d: d["Questions"].append(d["Questions"][2]), "has the id 'FreebaseQA-eval-2' twice$"),

@@ -48,6 +48,9 @@ class Server:
             handler, b'{"error": {"message": "no, for the key sk-secret"}}', code, {"Retry-After": "0"}
         )
 
+    def _bare(self, handler, code):
+        self._send(handler, b"", code, {"Retry-After": "0"})
+
     def _slow(self, handler, text):
         self.gone.wait(0.3)
         self._say(handler, text)

@@ -193,9 +193,11 @@ def test_what_decides_the_numbers_is_in_the_id(task):
     assert "b268435456" in ids[0]
 
 
-@pytest.mark.parametrize(("field", "value"), [("bound", 10), ("precision", 0), ("window", 1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("bound", 10), ("precision", 0), ("window", 1), ("precision", "x"), ("bos", "no")]
+)
 def test_settings_that_can_not_be(task, field, value):
-    with pytest.raises(ValueError, match=f"fidelity.{field}={value}"):
+    with pytest.raises(ValueError, match=f"fidelity.{field}={value!r}"):
         Fidelity(**{"path": task.path, field: value})
 
 
@@ -267,3 +269,12 @@ def test_equal_or_few_states_say_nothing():
     assert hidden.matrix_nuclear_norm(torch.ones(10, 4)) == 0
     assert hidden.matrix_entropy(torch.ones(10, 4)) == 0
     assert hidden.measures(states(7), 0.5) == dict.fromkeys(hidden.NAMES)
+
+
+@pytest.mark.parametrize("broken", [b"", None])
+def test_damaged_notes_name_the_folder_to_delete(tmp_path, broken):
+    Notes.create(tmp_path, 4, 8, 2**20)
+    path = tmp_path / "logp.npy"
+    path.unlink() if broken is None else path.write_bytes(broken)
+    with pytest.raises(ValueError, match=r"logp\.npy is damaged .* delete "):
+        Notes.load(tmp_path)

@@ -332,3 +332,16 @@ def test_replies_survive_the_trimming_of_a_cache(tmp_path):
         with store.folder("scores", key, lambda temp: Path(temp / "x").write_text("y" * 100)):
             pass
     assert len(list((tmp_path / "judge").glob("*.json"))) == 2
+
+
+def test_a_status_is_said_once(tmp_path):
+    with serving(lambda n, body: ("bare", 503)) as server, pytest.raises(ValueError, match="HTTP 503") as e:
+        asked(judge(server, tmp_path, retries=0), cases(1))
+    assert "Error code" not in str(e.value)
+    assert str(e.value).count("503") == 1
+
+
+@pytest.mark.parametrize("name", ["timeout", "deadline"])
+def test_no_patience_at_all_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"judge.{name}=0 is out of range; valid: a number above 0"):
+        ApiJudge(model="m", base_url="http://here/v1", folder=str(tmp_path), **{name: 0})

@@ -467,3 +467,23 @@ def test_a_judge_with_a_chat_template_is_asked_through_it(nano, tmp_path):
     assert all(text.startswith("<<The input is") and text.count(">>") == 1 for text in seen)
     asked = [text for text in seen if text.endswith("1 to 10:")]
     assert [("answer 2" in text.split(">>")[1]) for text in asked] == [True, False]
+
+
+@pytest.mark.parametrize("stop", [5, None])
+def test_stop_strings_are_a_list(stop):
+    refused(lambda: Decode(stop=stop), f"stop={stop!r} is no list of texts")
+
+
+@pytest.mark.parametrize(("field", "value"), [("path", ""), ("mass", 2), ("device", "gpuu")])
+def test_a_local_judge_that_can_not_be_is_refused_before_anything_runs(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value!r}.*valid:"):
+        LocalJudge(**{"path": "x", field: value})
+
+
+@pytest.mark.parametrize("broken", ["{", None])
+def test_answers_of_the_parent_that_are_damaged_or_gone_are_no_missing_references(nano, tmp_path, broken):
+    task = NanoInstructions(name="nano_instruct", limit=1)
+    if broken is not None:
+        (tmp_path / "answers.json").write_text(broken)
+    with pytest.raises(ValueError, match=r"answers\.json is damaged .* delete "):
+        list(task.beside(*nano, tmp_path))

@@ -281,8 +281,8 @@ def test_what_the_parent_scored_in_the_same_moment_is_what_counts():
     assert compare([replace(i, extra={}) for i in ours], dense, metric).dense == 50
 
 
-def test_an_answer_with_an_empty_turn_is_counted_as_empty():
-    said = {"a": ["yes", " \n"], "b": ["yes", "no"], "c": [""]}
-    items = [Item(k, "acc", 1.0, extra={"prediction": turns}) for k, turns in said.items()]
-    (row,) = rows("t", "p", items, {"acc": Metric("acc")}, None)
+def test_a_talk_with_nothing_said_in_any_turn_is_counted_as_empty():
+    said = ([" ", ""], ["", "yes"], "", "no", 3, None, [])
+    items = [Item(str(i), "m", 0.0, extra={"prediction": one}) for i, one in enumerate(said)]
+    (row,) = rows("t", "p", items, {"m": Metric("m")}, None)
     assert row["flags"] == {"empty": 2}

@@ -225,7 +225,8 @@ def test_a_failing_task_does_not_take_the_others_with_it(runner, make, tmp_path)
         runner.run(cell)
     dense = runner.store.cell_rows("s", cell.dense().key)
     assert [r.get("task") for r in dense] == [None, "probe", "probe"]
-    assert dense[0]["reason"] == "RuntimeError: no data\nin task bad"
+    assert dense[0]["reason"] == "RuntimeError: no data"
+    assert dense[0]["reasons"] == {"bad": "RuntimeError: no data"}
     assert dense[1]["state"] == "dense"
     assert [r.get("task") for r in runner.store.cell_rows("s", cell.key)] == [None, "probe", "probe"]
     with pytest.raises(RuntimeError):
@@ -345,3 +346,20 @@ def test_a_task_sees_the_bytes_and_the_packed_form(runner, make, tmp_path):
     assert row["gpu_seconds"] == 0.0
     (item, _) = runner.exam.answers(cell, "sizes", cell.tasks["sizes"])["items"]
     assert item[4]["terms"][0] > 0 == item[4]["terms"][1]  # a dense weight runs as a linear layer
+
+
+def test_every_failed_task_keeps_its_own_reason(runner, make, tmp_path):
+    class Lost(Probe):
+        def protocol(self):
+            raise FileNotFoundError(f"{self.name}: no data")
+
+    tasks = {name: Lost(tmp_path / "log", name) for name in ("one", "two")}
+    cell = make(SVD(), 0.3, tasks=tasks | {"probe": Probe(tmp_path / "log")})
+    with pytest.raises(FileNotFoundError, match="one: no data"):
+        runner.run(cell)
+    for each in (cell, cell.dense()):
+        (row, *scored) = runner.store.cell_rows("s", each.key)
+        assert row["reason"] == "one: no data"
+        assert row["reasons"] == {"one": "one: no data", "two": "two: no data"}
+        assert {r["task"] for r in scored} == {"probe"}
+        assert not any("reasons" in r for r in scored)

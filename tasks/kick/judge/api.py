@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crunchmark.cache import key_of
-from crunchmark.checks import first_line, flag, number, one_of, whole
+from crunchmark.checks import first_line, flag, number, one_of, positive, whole
 from crunchmark.files import read_json, writable, write_json
 from crunchmark.interface import Metric
 from tasks.kick.judge.base import Case, Judge, Score, prompts, rated
@@ -74,7 +74,9 @@ class ApiJudge(Judge):
         for name in ("votes", "max_tokens", "parallel"):
             whole(f"judge.{name}", getattr(self, name))
         whole("judge.retries", self.retries, least=0)
-        for name in ("temperature", "timeout", "deadline", "least"):
+        for name in ("timeout", "deadline"):
+            positive(f"judge.{name}", getattr(self, name))
+        for name in ("temperature", "least"):
             number(f"judge.{name}", getattr(self, name))
         if self.least > 1:
             raise ValueError(f"judge.least={self.least!r} is out of range; valid: 0 to 1")
@@ -227,5 +229,6 @@ def _text(done: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     """One line about a request that failed."""
-    status = getattr(error, "status_code", None)
-    return (f"HTTP {status}: " if status else "") + first_line(error)[:200]
+    status, text = getattr(error, "status_code", None), first_line(error)
+    text = text.removeprefix(f"Error code: {status}").removeprefix(" - ")  # the client says it too
+    return (f"HTTP {status}: {text}" if status else text)[:200].removesuffix(": ")

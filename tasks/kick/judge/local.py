@@ -11,6 +11,7 @@ import torch
 from crunchmark.cache import key_of
 from crunchmark.checks import number
 from crunchmark.interface import Metric
+from crunchmark.machine import check_device
 from crunchmark.models import ModelSpec, dtype_of
 from tasks.kick.generate import fits, prompt_ids
 from tasks.kick.judge.base import HIGH, LOW, Case, Judge, Score, aspects, prompts, question, rated
@@ -38,9 +39,15 @@ class LocalJudge(Judge):
         """Check the settings.
 
         Raises:
-            ValueError: mass or compute is out of range.
+            ValueError: mass, compute or device is out of range, or the path is missing.
         """
+        if not isinstance(self.path, str) or not self.path:
+            raise ValueError(f"judge.path={self.path!r} is missing; valid: a folder or hub id")
         number("judge.mass", self.mass)
+        if self.mass > 1:
+            raise ValueError(f"judge.mass={self.mass!r} is out of range; valid: 0 to 1")
+        if self.device is not None:
+            check_device(self.device)
         dtype_of("judge.compute", self.compute)
 
     @cached_property
