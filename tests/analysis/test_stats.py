@@ -168,6 +168,13 @@ def test_the_same_answers_under_every_seed_are_as_good_as_one_seed():
     assert yes_no(one, dense, np.ones(300))
 
 
+def test_one_small_loss_under_every_seed_makes_a_match_no_surer():
+    dense = np.ones(50)
+    score = np.concatenate([[5 / 6], dense[1:]])
+    found = crossed.summarise(np.stack([score] * 3), dense, dense, crossed.Metric("mean", True, 0.05))
+    assert found["p_match"] >= compare(dense, dense, dense).p_match
+
+
 def test_the_variance_of_two_seeds_by_hand():
     """z = [[1, 3], [5, 11]]: item means 3 and 7, seed means 2 and 8, left 1 each; see the formula."""
     found = crossed.spread(np.array([[1.0, 3.0], [5.0, 11.0]]))
