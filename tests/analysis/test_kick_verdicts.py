@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kick_study import BUDGETS, Maker, items
 
-from analysis import evidence, kick, kick_data, verdicts
+from analysis import collect, evidence, kick, kick_data, verdicts
 
 HIGH = (1.0, 1.0, 1.0, 1.0, 1.0)
 PPL = (3.0, 3.0, 3.0, 3.0, 3.0)
@@ -369,3 +369,8 @@ def test_the_command_writes_everything(tmp_path, capsys):
     assert {"verdicts.md", "verdicts.json", "table3.tex", "fig2_factoid.svg"} <= {p.name for p in paths}
     assert "fig7_calibration: left out: no method has cells" in capsys.readouterr().out
     assert BUDGETS[-1] == 0.5
+
+
+def test_a_source_without_items_is_refused_in_one_line():
+    with pytest.raises(collect.AnalysisError, match="--from: W&B holds no items"):
+        kick.main(["demo", "--from", "wandb:entity/project"])
