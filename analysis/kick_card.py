@@ -56,10 +56,22 @@ def _answers(study: Study, point: dict[str, Any]) -> dict[str, tuple[float, str]
     """Item -> score and answer, of the first cell of a point; items without an answer are left out."""
     items = study.items(point["cells"].split()[0], point["task"])
     return {
-        i: (float(score), str(extra["prediction"]).strip())
+        i: (float(score), _said(extra["prediction"]))
         for i, metric, score, _, extra in items
         if metric == point["metric"] and score is not None and "prediction" in extra
     }
+
+
+def _said(prediction: Any) -> str:
+    """An answer, or those of several turns, as text."""
+    turns = prediction if isinstance(prediction, list) else [prediction]
+    return " / ".join(str(turn).strip() for turn in turns)
+
+
+def _wanted(group: pd.DataFrame) -> str:
+    """The item, and what was wanted where the task says so."""
+    item, target = group["question"].iloc[0], group["target"].iloc[0]
+    return f"{item}; wanted: {target}" if target else str(item)
 
 
 def _cells(own: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +110,7 @@ def _drawn(lines: pd.DataFrame) -> Any:
         y -= 0.19
         write(
             0.15,
-            f"item {group['question'].iloc[0]}; wanted: {group['target'].iloc[0]}"[:128],
+            f"item {_wanted(group)}"[:128],
             color="#555555",
         )
         y -= 0.24
@@ -117,7 +129,7 @@ def _markdown(study: Study, lines: pd.DataFrame) -> str:
     out = [f"# The same question, before and after ({study.name})", ""]
     for (model, task), group in lines.groupby(["model", "task"], sort=False):
         out += [f"## {style.short_task(str(task))} ({model})", ""]
-        out += [f"Item `{group['question'].iloc[0]}`, wanted: {group['target'].iloc[0]}", ""]
+        out += [f"Item {_wanted(group)}", ""]
         out += ["| model | score | answer | task score | state |", "| --- | --- | --- | --- | --- |"]
         out += [
             f"| {_names(line)} | {style.number(line.item_score, 2)} | {str(line.answer).replace('|', '/')} "

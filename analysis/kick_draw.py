@@ -23,6 +23,7 @@ KINDS = {
 }
 ABSENT = {"budget": "unstructured budgets", "pattern": "N:M patterns", "bits": "cells at whole bits"}
 STATE_NAMES = {"match": "match", "undecided": "undecided", "fail": "fail", "chance": "dense at chance"}
+STATE_NAMES["measured"] = "not judged"
 
 
 @dataclass
@@ -37,10 +38,12 @@ class Drawing:
 
 def face(state: str, colour: str) -> dict[str, Any]:
     """How a marker shows its state: filled, half, open; grey inside where dense itself guesses."""
-    if state in ("match", "measured"):
+    if state == "match":
         return {"markerfacecolor": colour}
     if state == "undecided":
         return {"fillstyle": "bottom", "markerfacecolor": colour, "markerfacecoloralt": "white"}
+    if state == "measured":  # never judged: a dot
+        return {"markerfacecolor": colour, "marker": "."}
     return {"markerfacecolor": "#CCCCCC" if state == "chance" else "white"}
 
 
@@ -54,7 +57,7 @@ def curve(axis: Axes, x: Iterable[float], line: pd.DataFrame, look: dict[str, An
     axis.errorbar(at, y, yerr=reach(line), fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.6, zorder=2.8)
     for a, b, state in zip(at, y, line["state"], strict=True):
         mark: dict[str, Any] = {"marker": look["marker"], "markeredgecolor": colour, "markeredgewidth": 0.9}
-        axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **mark, **face(state, colour))
+        axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **(mark | face(state, colour)))
 
 
 def reach(line: pd.DataFrame) -> np.ndarray:
@@ -98,7 +101,8 @@ def panel(axis: Axes, kind: str, points: pd.DataFrame, looks: Looks) -> None:
     higher = bool(points["higher_is_better"].iloc[0])
     dense = float(points["dense"].dropna().mean()) if points["dense"].notna().any() else float("nan")
     points = capped(points, dense, higher)
-    pareto.levels(axis, dense, points["chance"].max(), higher)
+    judged = (points["state"] != "measured").any()
+    pareto.levels(axis, dense if judged else float("nan"), points["chance"].max(), higher)
     if kind == "pattern":
         bars(axis, points, looks)
     else:
@@ -142,7 +146,7 @@ def states(axis: Axes, patterns: bool, shown: Iterable[str]) -> None:
     """What filled, half and open markers mean, for the legend; bars too where there are some."""
     for state in (s for s in STATE_NAMES if s in set(shown)):
         mark: dict[str, Any] = {"marker": "o", "markeredgecolor": "#333333", "color": "#333333"}
-        axis.plot([], [], linestyle="none", label=STATE_NAMES[state], **mark, **face(state, "#333333"))
+        axis.plot([], [], linestyle="none", label=STATE_NAMES[state], **(mark | face(state, "#333333")))
     if patterns:
         axis.bar(
             [np.nan], [0], facecolor="white", edgecolor="#333333", hatch="//////", label="undecided (bar)"

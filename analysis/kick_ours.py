@@ -49,7 +49,7 @@ def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
     """A figure with room for a heat map per model, in inches."""
     from matplotlib.figure import Figure
 
-    width, height = 1.35 + 0.78 * series, models * (0.85 + 0.42 * tasks) + 0.35
+    width, height = max(5.6, 1.35 + 0.78 * series), models * (0.85 + 0.42 * tasks) + 0.35
     figure = Figure(figsize=(width, height))
     each = 0.42 * tasks / height
     axes = []
@@ -170,10 +170,16 @@ def _change_axis(axis: Axes, most: float) -> None:
     axis.set_xlabel("change of perplexity against dense (%, logarithmic beyond 10)")
 
 
+def counted(line: pd.DataFrame) -> pd.DataFrame:
+    """Points of tasks whose items are right or wrong in every cell; of others one may be by accident."""
+    known = line[["lost", "gained"]].notna().all(axis=1)
+    return line[known.groupby([line["model"], line["task"]]).transform("all")]
+
+
 def flips(study: Study, looks: Looks) -> Drawing:
     """Answers that turned from right to wrong (down) and from wrong to right (up), over budgets."""
     line = kick_data.by_budget(study.points[study.points["headline"]])
-    line = line[line[["lost", "gained"]].notna().all(axis=1)]
+    line = counted(line)
     tasks = list(dict.fromkeys(zip(line["model"], line["task"], strict=True)))
     if not tasks:
         raise Missing("no point has lost and gained items")

@@ -139,7 +139,7 @@ def match_matrix(study: Study) -> tuple[list[Grid], pd.DataFrame]:
 def flips(study: Study) -> tuple[list[Grid], pd.DataFrame]:
     """Items lost and gained against dense, per task, method and budget."""
     points = kick_data.by_budget(study.points[study.points["headline"]])
-    points = points[points[["lost", "gained"]].notna().all(axis=1)]
+    points = kick_ours.counted(points)
     if points.empty:
         raise Missing("no point has lost and gained items")
     grids = []
