@@ -27,6 +27,7 @@ from crunchmark.paired import (
     interval_of,
     ratio_variance,
     retained,
+    spared,
     state_of,
     tango,
     value_of,
@@ -193,6 +194,8 @@ def _against(scores: Array, values: Array, dense: Array, weight: Array, metric: 
         lost, gained = lost * n, gained * n
     p_value = min(1.0, 2 * delta.tail(abs(value - before), items))
     tails = scaled.tail(slack, bar), scaled.tail(-slack, bar)
+    if bar is None and 2 * (scores != dense).any(0).sum() <= len(dense):
+        tails = max(tails[0], spared(dense, metric.kind, metric.higher, margin)), tails[1]
     p_match, p_fail = tails if metric.margin is not None else (math.nan, math.nan)
     state = state_of(p_match, p_fail, metric.margin)
     found = Comparison(before, value - before, low, high, p_value, p_match, p_fail, state)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t
 
-from analysis import kick_data, stats, style
+from analysis import crossed, kick_data, stats, style
 from analysis.kick_data import Missing, Study
 from crunchmark import paired
 
 PRUNERS = ("magnitude", "sparsegpt", "wanda")  # the paper's
 SEEDS = 3
-RESAMPLES = 2000
+STEP = 0.10  # of the paper's grid: across a wider hole nothing is known of a limit
+UNREAD = ("truncated", "too_long")  # flags of items whose prompt did not fit; what an answer was is a score
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Between which sparsities a contiguous limit lies: undecided cells as fails, and as matches."""
+    """Between which sparsities a contiguous limit lies: undecided cells as fails, and as matches.
+
+    Where a grid has a hole wider than the paper's step, the upper end is a step below the cell behind it.
+    """
 
     low: float
     high: float  # infinite where no cell of the grid fails
@@ -97,30 +101,50 @@ class Evidence:
             raise Missing(f"no unstructured cell of {', '.join(only)}")
         return told(line)
 
+    def able(self, role: str) -> pd.DataFrame:
+        """Points of a role on which dense itself beats chance: elsewhere nothing can be lost or gained.
+
+        Raises:
+            Missing: it does not, or no task plays the role.
+        """
+        own = self.of(role)
+        if kick_data.blind(own[own["state"] != "dense"]).any():
+            raise Missing(f"dense itself is at chance on {own['task'].iloc[0]}")
+        return own
+
     def reach(self, line: pd.DataFrame) -> Reach:
         """How sparse one series may become on one task: its contiguous limit, in achieved sparsity."""
         judged = line[line["told"].isin(["match", "fail", "undecided"])].sort_values("budget")
         share = judged["achieved_nominal"].fillna(judged["budget"])
-        edges = []
-        for good in (("match",), ("match", "undecided")):
-            bad = ~judged["told"].isin(good)
-            held = share[~bad.cummax()]
-            edges.append(float(held.iloc[-1]) if len(held) else 0.0)
-        ends = (judged["told"] == "fail").any()
-        return Reach(edges[0], edges[1] if ends else np.inf)
+        held = share[~(judged["told"] != "match").cummax()]
+        failed = (judged["told"] == "fail").cummax()
+        low = float(held.iloc[-1]) if len(held) else 0.0
+        if not failed.any():
+            return Reach(low, np.inf)
+        last = float(share[~failed].iloc[-1]) if not failed.all() else 0.0
+        return Reach(low, max(last, round(float(share[failed].iloc[0]) - STEP, 6)))
 
     def scores(self, point: Any) -> dict[str, list[float]]:
-        """Item -> its scores, one per calibration draw; of items without flags that every draw scored."""
+        """Item -> its scores, one per calibration draw; of items read whole that every draw scored."""
         found: dict[str, list[float]] = {}
         cells = str(point.cells).split()
         for cell in cells:
             for name, metric, score, _, extra in self.study.items(cell, point.task):
-                if metric == point.metric and score is not None and not extra.get("flags"):
+                if metric == point.metric and score is not None and not {*extra.get("flags", ())} & {*UNREAD}:
                     found.setdefault(_bare(name), []).append(float(score))
         return {name: scores for name, scores in found.items() if len(scores) == len(cells)}
 
+    def groups(self, point: Any) -> dict[str, str]:
+        """Item -> its group, of items that name one."""
+        items = self.study.items(str(point.cells).split()[0], point.task)
+        return {
+            _bare(name): str(extra["group"])
+            for name, metric, _, _, extra in items
+            if metric == point.metric and extra.get("group")
+        }
+
     def gain(self, new: Any, old: Any) -> Gain:
-        """Mean of new minus mean of old over the items both have; draws and items are resampled.
+        """Mean of new minus mean of old over the items both have; see `difference`.
 
         Raises:
             Missing: they share no stored item.
@@ -139,33 +163,29 @@ def _bare(name: str) -> str:
 
 def told(points: pd.DataFrame) -> pd.DataFrame:
     """Points with `told`: the state that still holds over all of them (Holm)."""
-    found = stats.family(points, by=())
+    found = stats.family(points.assign(headline=True), by=()).assign(headline=points["headline"])
     return found.assign(told=found["state_holm"].mask(kick_data.blind(found), "chance"))
 
 
 def difference(new: Array, old: Array) -> Gain:
     """Mean difference of scores (draws, items) on the same items, in either matrix any number of draws.
 
-    The interval is that of a bootstrap over draws and items; p is McNemar's exact one for single draws of
-    right and wrong, else that of the normal with the bootstrap's spread.
+    Single draws of right and wrong: Tango's interval, McNemar's exact p. Else the variance has a part of the
+    items and one of each side's draws, each with Student's quantile of its own degrees of freedom. What
+    hardly differs shows no spread: the interval is never narrower than Tango's where no item changed.
     """
-    items = _shares(new.shape[1], 0)
-    sides = [((_shares(len(side), i) @ side) * items).sum(1) for i, side in enumerate((new, old), 1)]
-    found, mean = sides[0] - sides[1], float(new.mean() - old.mean())
-    low, high = np.quantile(found, [0.025, 0.975])
-    if len(new) == len(old) == 1 and paired.yes_no(new[0], old[0], np.ones(new.shape[1])):
-        p = paired.mcnemar(int((new < old).sum()), int((new > old).sum()))
-        return Gain(mean, float(low), float(high), p)
-    error = float(found.std())
-    return Gain(
-        mean, float(low), float(high), float(2 * norm.sf(abs(mean) / error)) if error else float(not mean)
-    )
-
-
-@lru_cache(maxsize=64)
-def _shares(n: int, seed: int) -> Array:
-    """How much each of n weighs in each resample, (RESAMPLES, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
+    n, mean = new.shape[1], float(new.mean() - old.mean())
+    if len(new) == len(old) == 1 and paired.yes_no(new[0], old[0], np.ones(n)):
+        lost, gained = int((new < old).sum()), int((new > old).sum())
+        low, high = paired.tango(gained / n, lost / n, n)
+        return Gain(mean, low, high, paired.mcnemar(lost, gained))
+    crit = float(t.isf(paired.LEVEL, n - 1))
+    least = float(np.ptp(np.vstack([new, old]))) * crit / (n + crit**2)
+    items = max(float((new.mean(0) - old.mean(0)).var(ddof=1)) / n, least**2)
+    draws = [crossed.spread(side) for side in (new, old) if len(side) > 1]
+    few = min((part.k for part in draws), default=n)
+    found = crossed.Spread(items, sum(part.seeds for part in draws), 1.0, n, few)
+    return Gain(mean, mean - found.width, mean + found.width, min(1.0, 2 * found.tail(abs(mean))))
 
 
 def thin(points: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ HIGH = 0.5  # budgets that count as high sparsity, H12
 )
 def h11(e: Evidence) -> Finding:
     """Sizes of the calibration set."""
-    line = kick_data.by_size(e.of("mcr"))
+    line = kick_data.by_size(e.able("mcr"))
     line = line[line["method"].isin(["sparsegpt", "wanda"])]
     if line["method"].nunique() < 2:
         raise Missing(
@@ -66,12 +66,15 @@ def _samples(e: Evidence, method: str, own: pd.DataFrame) -> Part:
 def h12(e: Evidence) -> Finding:
     """Gains from shots."""
     tasks = kick_data.shots(e.study)
+    e.able("mcr")
     if len(tasks) < 2:
         raise Missing(f"multiple choice with several numbers of examples; there are {list(tasks)}")
     head = e.points[e.points["headline"]]
     by_k = {k: head[head["task"] == task] for k, task in tasks.items()}
     first, last = by_k[min(tasks)], by_k[max(tasks)]
     dense = {k: next(p[p["state"] == "dense"].itertuples()) for k, p in by_k.items()}
+    if min(tasks):
+        raise Missing(f"multiple choice without examples; there are {list(tasks)}")
     gain = e.gain(dense[max(tasks)], dense[min(tasks)])
     size = MARGIN * dense[min(tasks)].value
     outcome = (
@@ -84,11 +87,15 @@ def h12(e: Evidence) -> Finding:
     parts = [Part("dense", outcome, f"{max(tasks)} minus {min(tasks)} examples: {gain}")]
     few = next((k for k in (2, 3) if k in tasks and k < max(tasks)), None)
     line = e.pruners(first)
-    for series, own in line[line["budget"] >= HIGH].groupby("series"):
+    line = line[line["budget"] >= HIGH]
+    for series, own in line.groupby("series"):
         parts.append(_helped(e, str(series), own, last, size))
         if few is not None:
             parts.append(_suffice(e, str(series), own, by_k[few], last, size))
-    return Finding(parts, pd.concat([line[line["budget"] >= HIGH], first[first["state"] == "dense"]]))
+    for lost, name in ((line.empty, "pruned from budget 0.5 on"), (few is None, "two or three, and more")):
+        if lost:
+            parts.append(Part(name, "undecided", "no such cell"))
+    return Finding(parts, pd.concat([line, first[first["state"] == "dense"]]))
 
 
 def _twin(points: pd.DataFrame, like: Any) -> Any:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Set
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from numpy.typing import NDArray
+from scipy.stats import t
 
-from analysis import kick_figures, kick_more, stats, style
-from analysis.evidence import PRUNERS, Evidence, Reach, at_most, percent
+from analysis import kick_more, stats, style
+from analysis.crossed import Spread
+from analysis.evidence import Evidence, Gain, Reach, at_most, percent
 from analysis.kick_data import Missing
 from analysis.verdicts import Finding, Part, hypothesis
+from crunchmark.paired import LEVEL
 
 INSTRUCT = 0.30  # sparsity, H7
 AHEAD = 0.10  # of open book before closed book in sparsity, H5
@@ -44,37 +50,69 @@ def _ahead(least: float, most: float) -> str:
 @hypothesis(
     "H6",
     "Length: summaries of long texts suffer more than those of short ones, inside the context window.",
-    "per pruning method, relative loss averaged over its budgets, long minus short, items flagged as cut "
-    "left out; supported if it is above zero (Holm over the methods), refuted if it is below",
+    "per pruning method, relative loss averaged over the budgets that both were asked at, long minus short, "
+    "items whose text did not fit left out; supported if it is above zero (Holm over the methods), refuted "
+    "if below",
 )
 def h6(e: Evidence) -> Finding:
     """The interaction of budget and length."""
-    long, short = e.pruners(e.of("summ_l")), e.pruners(e.of("summ_s"))
+    long, short = e.pruners(e.able("summ_l")), e.pruners(e.able("summ_s"))
+    cells = set(long["cells"]) & set(short["cells"])
+    long, short = (side[side["cells"].isin(cells)] for side in (long, short))
     losses = {}
-    for series in sorted(set(long["series"]) & set(short["series"])):
-        (m1, s1), (m2, s2) = (_loss(e, side[side["series"] == series], role)
-                              for side, role in ((long, "summ_l"), (short, "summ_s")))  # fmt: skip
-        losses[series] = (m1 - m2, float(np.hypot(s1, s2)))
-    adjusted = stats.holm([2 * norm.sf(abs(m) / s) if s else float(not m) for m, s in losses.values()])
+    for series in sorted(set(long["series"])):
+        losses[str(series)] = _loss(e, long[long["series"] == series], "summ_l").less(
+            _loss(e, short[short["series"] == series], "summ_s")
+        )
+    adjusted = stats.holm([gain.p for gain in losses.values()])
     parts = []
-    for (series, (mean, spread)), p in zip(losses.items(), adjusted, strict=True):
-        outcome = "undecided" if p > 0.05 else "supported" if mean > 0 else "refuted"
-        shift = percent((mean, mean - 1.96 * spread, mean + 1.96 * spread))
+    for (series, gain), p in zip(losses.items(), adjusted, strict=True):
+        outcome = "undecided" if not p <= 0.05 else "supported" if gain.mean > 0 else "refuted"
+        shift = percent((gain.mean, gain.low, gain.high))
         parts.append(Part(series, outcome, f"extra loss on long texts {shift}, p = {p:.2g} (Holm)"))
     return Finding(parts, pd.concat([long, short]))
 
 
-def _loss(e: Evidence, line: pd.DataFrame, role: str) -> tuple[float, float]:
-    """Relative loss against dense per item, averaged over budgets and draws: mean and standard error."""
-    dense = e.scores(e.dense(role))
+@dataclass(frozen=True)
+class _Loss:
+    """Relative losses: of each calibration draw (draws,), of each item (items,), and how large one may be."""
+
+    draws: NDArray[np.float64]
+    items: NDArray[np.float64]
+    most: float
+
+    def less(self, other: _Loss) -> Gain:
+        """The difference of the means; the same draws made both, other items did."""
+        mean, parts = float(self.items.mean() - other.items.mean()), []
+        for side in (self, other):
+            n = len(side.items)
+            crit = float(t.isf(LEVEL, n - 1))
+            least = side.most * crit / (n + crit**2)  # as in `evidence.difference`: no spread is no certainty
+            parts.append((max(float(side.items.var(ddof=1)) / n, least**2), n))
+        draws, n = self.draws - other.draws, min(n for _, n in parts)
+        seeds = float(draws.var(ddof=1)) / len(draws) if len(draws) > 1 else 0.0
+        found = Spread(sum(part for part, _ in parts), seeds, 1.0, n, len(draws) if len(draws) > 1 else n)
+        return Gain(mean, mean - found.width, mean + found.width, min(1.0, 2 * found.tail(abs(mean))))
+
+
+def _loss(e: Evidence, line: pd.DataFrame, role: str, only: Set[str] | None = None) -> _Loss:
+    """Loss relative to dense above chance, averaged over budgets; of all items, or of some."""
+    parent = e.dense(role)
+    dense = {name: scores for name, scores in e.scores(parent).items() if only is None or name in only}
     points = [e.scores(point) for point in line.itertuples()]
     names = [name for name in dense if all(name in found for found in points)]
     if len(names) < 2:
         raise Missing(f"no stored items of {role} that all cells share")
-    now = np.array([[np.mean(found[name]) for name in names] for found in points]).mean(0)
     before = np.array([dense[name][0] for name in names])
-    loss = (before - now) / before.mean()
-    return float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss)))
+    now = [np.array([found[name] for name in names]).T for found in points]  # (draws, items) each
+    few = min(len(scores) for scores in now)
+    draws = np.mean([scores[:few].mean(1) for scores in now], axis=0)
+    items = np.mean([scores.mean(0) for scores in now], axis=0)
+    kept = float(before.mean()) - (float(parent.chance) if style.known(parent.chance) else 0.0)
+    if not kept > 0:
+        raise Missing(f"dense itself is at chance on items of {role}")
+    most = float(np.ptp(np.vstack([before, *now]))) / kept
+    return _Loss((before.mean() - draws) / kept, (before - items) / kept, most)
 
 
 @hypothesis(
@@ -158,26 +196,18 @@ def _later(one: Reach, two: Reach) -> str:
 )
 def h9(e: Evidence) -> Finding:
     """The interaction of budget and discipline."""
-    (task,) = e.study.need("mcr")
-    groups = kick_figures.by_group(e.study, task)
-    if groups.empty:
-        raise Missing(f"no item of {task} names a discipline (extra.group)")
-    own = groups[(groups["model"] == e.model) & groups["method"].isin(PRUNERS)]
-    soft = own["group"].str.lower().str.contains("humanit|social")
-    hard = own["group"].str.lower().str.contains("stem")
-    if not soft.any() or not hard.any():
-        raise Missing(
-            f"disciplines humanities or social sciences, and STEM; there are {sorted(set(own['group']))}"
-        )
-    drop = (own["dense"] - own["value"]) / (own["dense"] - own["chance"].fillna(0.0))
-    error = (own["value_high"] - own["value"]) / 1.96 / (own["dense"] - own["chance"].fillna(0.0))
-    parts = []
-    for series in sorted(set(own["series"])):
-        mine = own["series"] == series
-        mean = drop[mine & soft].mean() - drop[mine & hard].mean()
-        # Budgets share their items, so errors are averaged over budgets as if fully correlated.
-        spread = float(np.hypot(error[mine & soft].mean(), error[mine & hard].mean()))
-        low, high = mean - 1.96 * spread, mean + 1.96 * spread
-        outcome = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-        parts.append(Part(series, outcome, f"extra drop {percent((mean, low, high))}"))
-    return Finding(parts, e.of("mcr")[lambda p: p["series"].isin(own["series"])])
+    own = e.able("mcr")
+    groups = e.groups(next(own[own["state"] == "dense"].itertuples()))
+    if not groups:
+        raise Missing(f"no item of {own['task'].iloc[0]} names a discipline (extra.group)")
+    soft = {name for name, group in groups.items() if re.search("humanit|social", group.lower())}
+    hard = {name for name, group in groups.items() if "stem" in group.lower()}
+    if not soft or not hard:
+        there = sorted(set(groups.values()))
+        raise Missing(f"disciplines humanities or social sciences, and STEM; there are {there}")
+    line, parts = e.pruners(own), []
+    for series, mine in line.groupby("series"):
+        gain = _loss(e, mine, "mcr", soft).less(_loss(e, mine, "mcr", hard))
+        outcome = "supported" if gain.low > 0 else "refuted" if gain.high < 0 else "undecided"
+        parts.append(Part(str(series), outcome, f"extra drop {percent((gain.mean, gain.low, gain.high))}"))
+    return Finding(parts, line)

@@ -107,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     options = collect.parser("LLM-KICK's tables, figures and verdicts of a study")
     options.add_argument("--format", default="png,pdf,svg", help="of figures: png, pdf, svg (default: all)")
     chosen = options.parse_args(argv)
+    if chosen.source:
+        raise collect.AnalysisError("--from: W&B holds no items, and these tests need them; valid is --store")
     formats = collect.listed(chosen.format, "format", pareto.FORMATS)
     study = kick_data.study(chosen.study, chosen.store)
     if aside := int(study.rows["aside"].max()):

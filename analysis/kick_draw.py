@@ -62,7 +62,7 @@ def curve(axis: Axes, x: Iterable[float], line: pd.DataFrame, look: dict[str, An
     axis.errorbar(at, y, yerr=reach(line), fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.6, zorder=2.8)
     for a, b, state in zip(at, y, line["state"], strict=True):
         mark: dict[str, Any] = {"marker": look["marker"], "markeredgecolor": colour, "markeredgewidth": 0.9}
-        axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **mark, **face(state, colour))
+        axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **(mark | face(state, colour)))
 
 
 def reach(line: pd.DataFrame) -> np.ndarray:
@@ -151,7 +151,7 @@ def states(axis: Axes, patterns: bool, shown: Iterable[str]) -> None:
     """What filled, half and open markers mean, for the legend; bars too where there are some."""
     for state in (s for s in STATE_NAMES if s in set(shown)):
         mark: dict[str, Any] = {"marker": "o", "markeredgecolor": "#333333", "color": "#333333"}
-        axis.plot([], [], linestyle="none", label=STATE_NAMES[state], **mark, **face(state, "#333333"))
+        axis.plot([], [], linestyle="none", label=STATE_NAMES[state], **(mark | face(state, "#333333")))
     if patterns:
         axis.bar(
             [np.nan], [0], facecolor="white", edgecolor="#333333", hatch="//////", label="undecided (bar)"

@@ -84,13 +84,13 @@ def by_group(study: Study, task: str) -> pd.DataFrame:
 
 
 def _split(study: Study, cells: str, task: str, metric: str) -> dict[str, list[float]]:
-    """Scores of the items of some cells by their group."""
-    found: dict[str, list[float]] = {}
+    """Scores of items by their group, each the mean over the cells: draws of calibration are no items."""
+    found: dict[str, dict[str, list[float]]] = {}
     for cell in cells.split():
-        for _, kind, score, _, extra in study.items(cell, task):
+        for name, kind, score, _, extra in study.items(cell, task):
             if kind == metric and extra.get("group") and score is not None:
-                found.setdefault(str(extra["group"]), []).append(float(score))
-    return found
+                found.setdefault(str(extra["group"]), {}).setdefault(name, []).append(float(score))
+    return {group: [float(np.mean(s)) for s in items.values()] for group, items in found.items()}
 
 
 def _against_dense(study: Study, task: str, found: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ FOUND = [
     *("p_value", "p_match", "p_fail", "state", "lost", "gained"),
 ]
 POOLED = ("value_low", "value_high", "low", "high", "p_match", "p_fail", "state")  # beside the rows
-Side = dict[str, tuple[float, float]]  # score (nan: missing) and weight by item
+Side = dict[str, tuple[float | None, float, float | None]]  # by item: score, weight, dense's in that moment
 
 
 def pooled(store: Store, study: str, data: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +85,7 @@ class _Reader:
     seen: dict[tuple[str, str], dict[str, Side]] = field(default_factory=dict)
 
     def side(self, cell: str, task: str, metric: str) -> Side:
-        """Score and weight of each item of a metric."""
+        """Score, weight, and dense's score of the same moment, of each item of a metric."""
         if (cell, task) not in self.seen:
             self.seen[cell, task] = self._read(cell, task)
         return self.seen[cell, task][metric]
@@ -95,9 +95,15 @@ class _Reader:
         if not stored.get("items"):
             raise ValueError(f"study {self.study!r}: task {task!r} of cell {cell[:24]!r} has no stored items")
         found: dict[str, Side] = {}
-        for name, metric, score, weight, *_ in stored["items"]:
-            found.setdefault(metric, {})[name] = (math.nan if score is None else float(score), float(weight))
+        for name, metric, score, weight, *extra in stored["items"]:
+            beside = (extra[0] or {}).get("dense") if extra else None
+            found.setdefault(metric, {})[name] = (_number(score), float(weight), _number(beside))
         return found
+
+
+def _number(score: Any) -> float | None:
+    """None is a score that could not be had; nan is one, of a model that broke."""
+    return None if score is None else float(score)
 
 
 def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def _kind(row: pd.Series, side: Side) -> str:
     """What the scores amount to; a row of an older harness does not say, but its value does."""
     if known(row.get("kind")):
         return str(row["kind"])
-    score, weight = np.array([pair for pair in side.values() if not math.isnan(pair[0])]).T
+    score, weight = np.array([[s, w] for s, w, _ in side.values() if s is not None], dtype=float).T
     for kind in KINDS:
         if math.isclose(value_of(score, weight, kind), row["value"], rel_tol=1e-6):
             return kind
@@ -143,7 +149,10 @@ def _kind(row: pd.Series, side: Side) -> str:
 
 
 def _arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, Array | None, Array]:
-    """Scores (k, n), dense scores (n,) and weights (n,) of the items that all have a score for."""
+    """Scores (k, n), dense scores (n,) and weights (n,) of the items that all have a score for.
+
+    A dense score is the one of the same moment where the task measured both, the mean over seeds of these.
+    """
     every = sides if dense is None else [*sides, dense]
     names = list(every[-1])
     for side in every:
@@ -154,9 +163,16 @@ def _arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, A
     if (weights != weights[0]).any():
         name = names[int((weights != weights[0]).any(0).argmax())]
         raise ValueError(f"{where}: item {name!r} does not weigh the same in every seed and in dense")
-    scores = np.array([[side[name][0] for name in names] for side in every])
-    there = ~np.isnan(scores).any(0)
-    kept = scores[:, there]
+    names = [name for name in names if all(side[name][0] is not None for side in every)]
+    kept = np.array([[side[name][0] for name in names] for side in sides], dtype=float)
+    weight = np.array([every[0][name][1] for name in names])
     if dense is None:
-        return kept, None, weights[0, there]
-    return kept[:-1], kept[-1], weights[0, there]
+        return kept, None, weight
+    return kept, np.array([_before(sides, dense, name) for name in names], dtype=float), weight
+
+
+def _before(sides: list[Side], dense: Side, name: str) -> Any:
+    """What dense scored on an item."""
+    beside = [side[name][2] for side in sides]
+    there = [score for score in beside if score is not None]
+    return float(np.mean(there)) if there else dense[name][0]

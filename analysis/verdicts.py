@@ -102,6 +102,8 @@ def decide(claim: Hypothesis, study: Study, model: str) -> Verdict:
         found = claim.test(Evidence(study, model))
     except Missing as lost:
         return Verdict(*about, UNTESTABLE, str(lost))
+    if not found.parts:
+        return Verdict(*about, UNTESTABLE, "no cells that were asked everything the claim looks at")
     verdict, reason = combined([part.outcome for part in found.parts]), ""
     few = evidence.thin(found.points)
     if few:

@@ -35,6 +35,7 @@ __all__ = [  # with what a reader of the store needs
     "ratio_tails",
     "ratio_variance",
     "retained",
+    "spared",
     "state_of",
     "tango",
     "value_of",
@@ -135,10 +136,13 @@ def compare(
         low = high = p_value = math.nan
         tails = (math.nan, math.nan)
     elif np.array_equal(score, dense):
-        low, high, p_value, tails = 0.0, 0.0, 1.0, (_unchanged(dense, kind, higher, margin or 0.0), 1.0)
+        low, high, p_value, tails = 0.0, 0.0, 1.0, (spared(dense, kind, higher, margin or 0.0), 1.0)
     else:
         found = resampled(score, dense, weight, kind, higher, margin or 0.0, seed)
-        low, high, p_value, tails = found.low, found.high, found.p_value, (found.p_match, found.p_fail)
+        low, high, p_value = found.low, found.high, found.p_value
+        few = 2 * int((score != dense).sum()) <= len(score)
+        least = spared(dense, kind, higher, margin or 0.0) if few else 0.0
+        tails = max(found.p_match, least), found.p_fail
     p_match, p_fail = tails if margin is not None else (math.nan, math.nan)
     state = state_of(p_match, p_fail, margin)
     return Comparison(before, now - before, low, high, p_value, p_match, p_fail, state, lost, gained)
@@ -167,15 +171,17 @@ def yes_no(score: Array, dense: Array, weight: Array) -> bool:
     return bool(np.isin(score, (0, 1)).all() and np.isin(dense, (0, 1)).all() and np.ptp(weight) == 0)
 
 
-def _unchanged(dense: Array, kind: str, higher: bool, margin: float) -> float:
+def spared(dense: Array, kind: str, higher: bool, margin: float) -> float:
     """P-value of a match where not one score differs, which says little of few items.
+
+    Where a few differ it can be no smaller: resampling sees the losses there are, not the rare large ones.
 
     Of scores from 0 to 1, a loss of the margin would change at least that share of the items; of others, a
     loss that is as often above the margin as below it would spare all of them with chance 1 in 2^n.
     """
     bounded = kind == "mean" and higher and bool((dense >= 0).all() and (dense <= 1).all())
-    spared = max(0.5, 1 - margin * float(dense.mean())) if bounded else 0.5
-    return float(spared ** len(dense))
+    share = max(0.5, 1 - margin * float(dense.mean())) if bounded else 0.5
+    return float(share ** len(dense))
 
 
 def _exp(x: float) -> float:

@@ -126,6 +126,26 @@ def test_one_seed_is_the_row(tmp_path, metric):
         assert line[name] == pytest.approx(row[name], rel=1e-9), name
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_model_that_broke_fails_and_is_no_missing_score(tmp_path, k):
+    scores, dense = seeds(k)
+    scores[0] = np.full(120, math.nan)
+    data = put(Store(tmp_path), scores, dense, Metric("acc"))
+    assert data.query("label == 'm'")["state"].iloc[0] == "fail"
+    line = stats.pooled(Store(tmp_path), "s", data).query("label == 'm'").iloc[0]
+    assert (line["state"], line["n"]) == ("fail", 120)
+
+
+def test_dense_is_the_one_of_the_same_moment_where_the_task_measured_both(tmp_path):
+    store = Store(tmp_path)
+    data = put(store, [np.full(9, 3.0)], np.full(9, 2.0), Metric("ms", "median", False, margin=None))
+    cell = data.query("label == 'm'")["cell"].iloc[0]
+    task = store.get_task("s", cell, "t")
+    store.put_task("s", cell, "t", task | {"items": [[*item[:4], {"dense": 4.0}] for item in task["items"]]})
+    line = stats.pooled(store, "s", data).query("label == 'm'").iloc[0]
+    assert (line["dense"], line["delta"], line["state"]) == (4.0, -1.0, "measured")
+
+
 def test_several_seeds_are_pooled_and_tables_take_their_state(tmp_path):
     scores, dense = seeds(3, 400)
     data = put(Store(tmp_path), scores, dense, Metric("acc"))
@@ -146,6 +166,13 @@ def test_the_same_answers_under_every_seed_are_as_good_as_one_seed():
     assert (many["low"], many["high"]) == pytest.approx((single.low, single.high), abs=1e-3)
     assert many["p_match"] == pytest.approx(single.p_match, rel=0.05)
     assert yes_no(one, dense, np.ones(300))
+
+
+def test_one_small_loss_under_every_seed_makes_a_match_no_surer():
+    dense = np.ones(50)
+    score = np.concatenate([[5 / 6], dense[1:]])
+    found = crossed.summarise(np.stack([score] * 3), dense, dense, crossed.Metric("mean", True, 0.05))
+    assert found["p_match"] >= compare(dense, dense, dense).p_match
 
 
 def test_the_variance_of_two_seeds_by_hand():

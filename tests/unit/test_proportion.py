@@ -143,3 +143,22 @@ def test_intervals_cover_and_errors_are_rare(kind):
         wrong[1] += found.state == "fail"
     assert 0.92 <= hits / 300 <= 0.985
     assert max(wrong) / 300 <= 0.055
+
+
+@pytest.mark.parametrize("changed", [1, 2, 5])
+def test_an_answer_that_got_worse_makes_a_match_no_surer(changed):
+    """Of 50 scores a loss of one sixth is no better evidence than none at all, which wants 74 items."""
+    dense, score = np.ones(50), np.ones(50)
+    score[:changed] = 5 / 6
+    equal = compare(dense, dense, np.ones(50)).p_match
+    assert compare(score, dense, np.ones(50)).p_match >= equal
+
+
+def test_rare_total_losses_beside_small_ones_are_seldom_called_a_match():
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(300):
+        u = rng.random(50)
+        score = np.where(u < 0.045, 0.0, np.where(u < 0.075, 5 / 6, 1.0))  # 5 % lost: on the margin
+        score[0] = 5 / 6
+        wrong += compare(score, np.ones(50), np.ones(50)).state == "match"
+    assert wrong <= 0.05 * 300
