@@ -200,7 +200,11 @@ def by_budget(points: pd.DataFrame) -> pd.DataFrame:
 
 def flipped(points: pd.DataFrame) -> pd.DataFrame:
     """Points along budgets of the headline metrics that are right or wrong in every cell."""
-    line = by_budget(points[points["headline"]])
+    return counted(by_budget(points[points["headline"]]))
+
+
+def counted(line: pd.DataFrame) -> pd.DataFrame:
+    """Points of tasks whose items are right or wrong in every cell; of others one may be by accident."""
     told = line[["lost", "gained"]].notna().all(axis=1)
     return line[told.groupby([line["model"], line["task"]]).transform("all")]
 

@@ -183,15 +183,13 @@ def test_the_card_shows_answers_of_dense_and_compressed(root):
 def test_answers_of_several_turns_are_text():
     from analysis import kick_card
 
-    assert kick_card._said([" banjo", " carpenter"]) == "banjo / carpenter"
-    assert kick_card._said(" 1973 ") == "1973"
+    assert kick_card._text([" banjo", " carpenter"]) == "banjo / carpenter"
+    assert kick_card._text(" 1973 ") == "1973"
 
 
 def test_flips_are_counted_where_every_cell_is_right_or_wrong():
-    from analysis import kick_ours
-
     lines = [("nano", "a", 1.0, 0.0), ("nano", "b", 0.0, 0.0), ("nano", "b", None, None)]
-    found = kick_ours.counted(pd.DataFrame(lines, columns=["model", "task", "lost", "gained"]))
+    found = kick_data.counted(pd.DataFrame(lines, columns=["model", "task", "lost", "gained"]))
     assert list(found["task"]) == ["a"]
 
 
