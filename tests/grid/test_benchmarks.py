@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks import compress, sharing, walker
+from benchmarks import compress, sharing, study, walker
 
 
 @pytest.mark.slow
@@ -25,3 +25,18 @@ def test_the_walk_is_measured():
     found = walker.one(1, size)
     assert found["hidden"] == 2 * 16 * 64 * 4
     assert found["statistics"] == 8 * (3 * 64**2 + 96**2)
+
+
+def test_the_study_counts_a_score_once_and_whole_cells_only():
+    cell = {"cell": "a", "method": "svd", "budget": 0.5, "load_seconds": 1.0, "compress_seconds": 2.0}
+    rows = [cell | {"task": task, "metric": m, "eval_seconds": 10.0} for task in study.SUITE for m in "xy"]
+    part = cell | {"cell": "b", "task": "nano_mcr", "eval_seconds": 5.0, "pack_seconds": None}
+    assert study.shared([*rows, part]) == 3 + 10 * len(study.SUITE) + 3 + 5
+    assert study.whole([*rows, part, {"cell": "d", "method": "dense", "budget": 0, "task": "ppl_nano"}]) == {
+        "svd": 1
+    }
+
+
+@pytest.mark.slow
+def test_a_cell_alone_takes_time():
+    assert study.alone("svd", limit=2) > 0
