@@ -93,6 +93,7 @@ def fig14_shots(study: Study, looks: Looks) -> Drawing:
     parts = [kick_data.by_budget(study.of(task)).assign(x=k) for k, task in tasks.items()]
     dense = [study.of(task)[lambda p: p["state"] == "dense"].assign(x=k) for k, task in tasks.items()]
     points = pd.concat(parts)
+    points = points[points.groupby(["model", "series", "budget"])["x"].transform("nunique") > 1]
     if points.empty:
         raise Missing("no compressed cell was asked with several numbers of examples")
     return _levels(points, "examples in the prompt", "accuracy", dense=pd.concat(dense))

@@ -166,7 +166,9 @@ def plain_log(axis: Axes) -> None:
     """Ticks of a log axis as plain numbers, also when it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5), numticks=8))
+    low, high = sorted(axis.get_ylim())
+    wide = low <= 0 or high / low > 300  # decades are ticks enough
+    axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 1.5, 2, 3, 5), numticks=8))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
 
