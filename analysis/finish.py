@@ -46,9 +46,13 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
         if _width(shown) <= width:
             break
     left_out = []
-    tasks = [*dict.fromkeys(collect.select(data)["task"]), *bare]
+    chosen = collect.select(data)
+    tasks = [*dict.fromkeys(chosen["task"]), *bare]
+    told = set(chosen.loc[chosen["state"].isin(["measured", "chance"]), "task"])  # no verdict hangs on these
     while _width(shown) > width and len(tasks) > 1:
-        left_out.append(style.short_task(tasks.pop()))
+        gone = next((task for task in reversed(tasks) if task in told), tasks[-1])
+        tasks.remove(gone)
+        left_out.append(style.short_task(gone))
         kept = data[data["task"].isin(["", *tasks])]
         shown, notes = _table(kept, _SHAPES[-1], [task for task in bare if task in tasks])
     more = [f"no room here for {', '.join(reversed(left_out))}"] if left_out else []

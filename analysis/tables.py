@@ -115,7 +115,7 @@ def _dense(group: pd.DataFrame) -> Cell:
 def with_error(row: Any, stderr: float) -> str:
     """Value ± stderr, where there is one; its 95 % interval where all answers are the same, which is no 0."""
     value, width = style.number(row.value), style.error(stderr)
-    if stderr == 0 and style.known(row.value_low) and row.value_low < row.value_high:
+    if stderr < 1e-9 and style.known(row.value_low) and row.value_low < row.value_high:  # 0 but for rounding
         return f"{value} [{style.number(row.value_low)}, {style.number(row.value_high)}]"
     return f"{value} ± {width}" if width else value
 
