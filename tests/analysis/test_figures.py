@@ -81,6 +81,7 @@ def test_a_task_on_which_dense_guesses_has_no_curve():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 13])
+@pytest.mark.slow
 def test_no_text_leaves_the_figure(count):
     methods = tuple(list(synthetic_study.METHODS)[: min(count, 9)])
     tasks = tuple(list(synthetic_study.TASKS)[: min(count, 7)])

@@ -73,6 +73,7 @@ def test_a_task_more_recompresses_nothing(first, house):
     assert written(house.folder / "cache", "artifacts/*/weights.safetensors") == made
 
 
+@pytest.mark.slow
 def test_a_failing_cell_does_not_stop_the_sweep(house):
     grid = ("-m", "method=svd,magnitude", "budget=0.3,7", "limit=2", "task=nano_mcr", "study=bad")
     code, output = house(*grid)
