@@ -40,7 +40,7 @@ def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a stage is missing or is a list; names it.
     """
-    for name in ("model", "method", "calib", "task", "track"):
+    for name in ("model", "method", "allocate", "compensate", "calib", "task", "track"):
         if not config.get(name):
             raise ValueError(f"{name} is missing; valid: one of the names that `--help` lists under {name}")
         if name != "task" and not isinstance(choices.get(name), str):

@@ -27,12 +27,16 @@ def main(cfg: DictConfig) -> None:
         check_targets(config)
         check_choices(config, HydraConfig.get().runtime.choices)
         from crunchmark.cell import cell_from
-        from crunchmark.interface import Method, ModelMethod, Task
+        from crunchmark.interface import Allocator, Compensator, Method, ModelMethod
+        from crunchmark.task import Task
         from crunchmark.track import Tracker
 
         tracker = made(config["track"], "track", Tracker)
         tasks = {name: made(spec, f"task.{name}", Task) for name, spec in config["task"].items()}
-        cell = cell_from(config, made(config["method"], "method", Method, ModelMethod), tasks)
+        method = made(config["method"], "method", Method, ModelMethod)
+        allocate = made(config["allocate"], "allocate", Allocator)
+        compensate = made(config["compensate"], "compensate", Compensator)
+        cell = cell_from(config, method, tasks, allocate, compensate)
         cells = runner(config["store"], config["cache"]["dir"], config["cache"]["max_gb"])
         cell.key  # noqa: B018  # asks for the model's files and the calibration source: what is not there shows now
     except Exception as error:

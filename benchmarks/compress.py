@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.common import Cost, cost, llama, middle, tokens
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import equal_shares
 from crunchmark.calib import Calibration
 from crunchmark.compress import compress
 from crunchmark.interface import Method, ModelMethod
@@ -81,7 +81,7 @@ SWEEPS = {  # cells that share one calibration, and (svd_llm) one spectrum per l
 def ours(job: Job, model: Any, ids: Tensor, shared: Shared) -> None:
     """Compress the model in place with our code; what an earlier call computed is there."""
     view = View(model)
-    plan = Uniform().plan(view, job.budget, "nominal", "blocks", torch.float32)
+    plan = equal_shares(view, job.budget, "nominal", "blocks", torch.float32)
     compress(job.method, view, plan, Calibration(ids, job.inputs), "random", shared)
 
 

@@ -39,7 +39,8 @@ def cell(budget: float) -> Cell:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config: Any = compose("config", overrides=["method=svd_llm", "label=svd_llm", f"budget={budget}"])
     found: Any = OmegaConf.to_container(config, resolve=True)
-    return cell_from(found, instantiate(found["method"]), {})
+    made = [instantiate(found[name]) for name in ("method", "allocate", "compensate")]
+    return cell_from(found, made[0], {}, *made[1:])
 
 
 def spent(folder: Path, budgets: tuple[float, ...]) -> float:

@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "interface": "Item Keep Layer Method Metric ModelMethod Allocator Compensator Recoverer CacheCodec Skip "
-    "PairedTask Scene Task",
+    "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
+    "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Dense LowRank NM Product Quantised Sparse Sum Term top",
-    "stats": "Gram InputNorm Stat",
+    "terms": "Dense LowRank NM Product Quantised Shift Sparse Sum Term top",
+    "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
+    "projected": "Projected",
     "rounding": "check_grid grids round_to value_of",
     "artifact": "load",
     "store": "Store",
@@ -43,17 +44,13 @@ if TYPE_CHECKING:
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
-    from crunchmark.interface import Item as Item
     from crunchmark.interface import Keep as Keep
     from crunchmark.interface import Layer as Layer
     from crunchmark.interface import Method as Method
-    from crunchmark.interface import Metric as Metric
     from crunchmark.interface import ModelMethod as ModelMethod
-    from crunchmark.interface import PairedTask as PairedTask
     from crunchmark.interface import Recoverer as Recoverer
-    from crunchmark.interface import Scene as Scene
     from crunchmark.interface import Skip as Skip
-    from crunchmark.interface import Task as Task
+    from crunchmark.interface import Trial as Trial
     from crunchmark.linalg import Factor as Factor
     from crunchmark.linalg import Spectrum as Spectrum
     from crunchmark.linalg import calibrated_error as calibrated_error
@@ -61,6 +58,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
     from crunchmark.obs import sweep as sweep
+    from crunchmark.projected import Projected as Projected
     from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to
@@ -72,14 +70,21 @@ if TYPE_CHECKING:
     from crunchmark.sliced import sliced_size as sliced_size
     from crunchmark.sliced import steps as steps
     from crunchmark.stats import Gram as Gram
+    from crunchmark.stats import InputMean as InputMean
     from crunchmark.stats import InputNorm as InputNorm
     from crunchmark.stats import Stat as Stat
     from crunchmark.store import Store as Store
+    from crunchmark.task import Item as Item
+    from crunchmark.task import Metric as Metric
+    from crunchmark.task import PairedTask as PairedTask
+    from crunchmark.task import Scene as Scene
+    from crunchmark.task import Task as Task
     from crunchmark.terms import NM as NM
     from crunchmark.terms import Dense as Dense
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
+    from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
     from crunchmark.terms import Sum as Sum
     from crunchmark.terms import Term as Term

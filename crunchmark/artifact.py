@@ -64,12 +64,19 @@ def _rest(view: View, done: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
     """Every tensor no term stands for; tied ones once."""
     rest: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in view.model.state_dict().items():
+    for name, tensor in _own(view).items():
         if name.removesuffix(".weight") in done or tensor.data_ptr() in seen:
             continue
         seen.add(tensor.data_ptr())
         rest[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
     return rest
+
+
+def _own(view: View) -> dict[str, Tensor]:
+    """The model's tensors, its biases without what terms add to them."""
+    biases = {f"{site.name}.bias": site.own_bias for site in view.all_sites()}
+    state = {**view.model.state_dict(), **biases}
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
 
 
 def _size(tensor: Tensor) -> int:

@@ -15,10 +15,12 @@ from crunchmark.budget import check_budget
 from crunchmark.cache import Cache, key_of, source_of
 from crunchmark.calib import INPUTS, Calibration, Source, draw
 from crunchmark.checks import flag, folder_name, one_of, whole
-from crunchmark.interface import Keep, Method, ModelMethod, Task
+from crunchmark.interface import Allocator, Compensator, Keep, Method, ModelMethod
 from crunchmark.machine import check_device
+from crunchmark.maker import Nothing
 from crunchmark.models import DTYPES, ModelSpec
 from crunchmark.seeds import NUMERICS
+from crunchmark.task import Task
 from crunchmark.tensorfile import damaged
 
 TOKENS = "tokens.npy"
@@ -73,12 +75,15 @@ class Cell:
     scope: str = "blocks"
     device: str = "cpu"
     label: str = "dense"
-    allocate: Uniform = field(default_factory=Uniform)
+    allocate: Allocator = field(default_factory=Uniform)
+    compensate: Compensator = field(default_factory=Nothing)
+    stages: Mapping[str, Any] = field(default_factory=dict)  # allocate, compensate as the config writes them
 
     @property
     def calibrated(self) -> bool:
         """Whether the method looks at calibration tokens at all."""
-        return isinstance(self.method, ModelMethod) or bool(self.method.needs)
+        looks = isinstance(self.method, ModelMethod) or bool(self.method.needs)
+        return looks or bool(self.compensate.needs) or self.allocate.looks or bool(self.allocate.needs)
 
     def calibration(self, tokenizer: Any, cache: Cache) -> Calibration:
         """The tokens, drawn once per source, tokenizer, n, length and seed; none for a data-free method."""
@@ -97,6 +102,7 @@ class Cell:
     def dense(self) -> "Cell":
         """The parent: the same model with nothing removed."""
         parent = {"method": Keep(), "knobs": {}, "budget": 0.0, "label": "dense"}
+        parent |= {"allocate": Uniform(), "compensate": Nothing(), "stages": {}}
         return replace(self, **parent, accounting="bytes", scope="blocks")  # type: ignore[arg-type]
 
     @property
@@ -104,6 +110,7 @@ class Cell:
         """What tables tell cells of one method and budget apart by."""
         told: dict[str, Any] = {"method": self.knobs, "device": self.device}
         told["model"] = {"compute": self.model.compute, "dtype": self.model.dtype}
+        told |= self.stages
         return told | ({"calib": self.draw.described()} if self.calibrated else {})
 
     @cached_property
@@ -121,10 +128,21 @@ class Cell:
             scope=self.scope,
             allocate=repr(self.allocate),
             source=source_of(self.method),
+            **self._stages,
             data=(self.draw.identity(), self.draw.inputs, self.draw.batch) if self.calibrated else None,
             device=self.device.partition(":")[0],
             seed=self.draw.seed if seeded else None,
         )
+
+    @property
+    def _stages(self) -> dict[str, Any]:
+        """The stages around the method, where they do anything."""
+        used: dict[str, Any] = {}
+        if self.allocate != Uniform():
+            used["allocator"] = source_of(self.allocate)
+        if self.compensate != Nothing():
+            used["compensate"] = (repr(self.compensate), source_of(self.compensate))
+        return used
 
     @cached_property
     def key(self) -> str:
@@ -134,7 +152,13 @@ class Cell:
         )
 
 
-def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Mapping[str, Task]) -> Cell:
+def cell_from(
+    config: Mapping[str, Any],
+    method: Method | ModelMethod,
+    tasks: Mapping[str, Task],
+    allocate: Allocator,
+    compensate: Compensator,
+) -> Cell:
     """The cell of a resolved config and the objects made from it.
 
     Raises:
@@ -161,7 +185,15 @@ def cell_from(config: Mapping[str, Any], method: Method | ModelMethod, tasks: Ma
         scope=config["scope"],
         device=str(check_device(config["device"])),
         label="dense" if method.parent else str(label),
+        allocate=Uniform() if method.parent else allocate,
+        compensate=Nothing() if method.parent else compensate,
+        stages={} if method.parent else _told(config, allocate=allocate, compensate=compensate),
     )
+
+
+def _told(config: Mapping[str, Any], **stages: Any) -> dict[str, Any]:
+    """The config of the stages that do anything."""
+    return {name: config[name] for name, stage in stages.items() if stage not in (Uniform(), Nothing())}
 
 
 def _tokens(path: Path) -> Tensor:

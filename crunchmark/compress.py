@@ -1,21 +1,20 @@
 """Weights in, terms out: how a layer method is carried over a model."""
 
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import ceil, floor
-from typing import TypeVar
 
-from crunchmark.budget import Ledger, Plan, Room, Unreachable, dense_bytes
-from crunchmark.cache import key_of, source_of
+from crunchmark.allocation import Uniform
+from crunchmark.bench import Bench
+from crunchmark.budget import Plan, Unreachable, dense_bytes
 from crunchmark.calib import Calibration
-from crunchmark.interface import Layer, Method, ModelMethod
-from crunchmark.seeds import NUMERICS, seed_of
+from crunchmark.interface import Allocator, Compensator, Keep, Method, ModelMethod, Skip
+from crunchmark.maker import Maker, Nothing
 from crunchmark.shared import Shared, Stats
-from crunchmark.stats import Stat
-from crunchmark.terms import Dense, Term
+from crunchmark.terms import Term
 from crunchmark.view import Site, View
 from crunchmark.walk import walk
 
-T = TypeVar("T")
+TRIED = "tried"  # note of a plan: its levels are in the cache
 
 
 def compress(
@@ -25,6 +24,7 @@ def compress(
     calib: Calibration,
     model_key: str,
     shared: Shared | None = None,
+    repairer: Compensator | None = None,
 ) -> dict[str, Term]:
     """Compress the model in place; return the terms by layer name ({} for a whole-model method).
 
@@ -33,32 +33,72 @@ def compress(
         Skip: the combination can not work.
     """
     if isinstance(method, ModelMethod):
+        if repairer is not None and repairer != Nothing():
+            raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
         method.compress(view, plan, calib)
         return {}
-    return Layerwise(method, view, plan, calib, model_key, shared or Shared()).run()
+    maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())
+    return Layerwise(maker, view, plan).run()
+
+
+def allocate(
+    allocator: Allocator,
+    method: Method | ModelMethod,
+    view: View,
+    plan: Plan,
+    calib: Calibration,
+    model_key: str,
+    shared: Shared | None = None,
+    repairer: Compensator | None = None,
+) -> Plan:
+    """The plan of an allocator for a method, from one of equal shares; the model is left as it was.
+
+    Raises:
+        Skip: the method decides itself what to take where, or has no single layers to try.
+    """
+    tried: Method | None = method if isinstance(method, Method) else method.likeness
+    if isinstance(method, ModelMethod) and allocator != Uniform():
+        name = type(method).__name__
+        if "allocate" in method.covers:
+            raise Skip(f"{name} decides itself what to take where; valid: allocate=uniform")
+        if allocator.tries and tried is None:
+            raise Skip(f"{name} has no single layers that {type(allocator).__name__} could try")
+    if isinstance(method, ModelMethod) and allocator == Uniform():
+        return plan
+    maker = Maker(
+        tried or Keep(), repairer or Nothing(), calib, model_key, shared or Shared(), allocator.needs
+    )
+    with Bench(maker, view, plan) as trial:
+        found = allocator.allocate(trial, view.layers(), plan.total)
+    spent = sum(room.nbytes for room in found.rooms.values())
+    if plan.accounting == "bytes" and spent > max(plan.total, 0):
+        raise ValueError(f"{type(allocator).__name__} gave {spent} bytes to layers; valid: {plan.total}")
+    if allocator == Uniform():
+        return found
+    return replace(
+        found, notes={"allocator": type(allocator).__name__, TRIED: allocator.tries, **found.notes}
+    )
 
 
 class Layerwise:
     """One pass over the blocks: gather, compress, install."""
 
-    def __init__(
-        self, method: Method, view: View, plan: Plan, calib: Calibration, model_key: str, shared: Shared
-    ) -> None:
-        self.method, self.view, self.plan, self.calib = method, view, plan, calib
-        self.model_key, self.shared = model_key, shared
+    def __init__(self, maker: Maker, view: View, plan: Plan) -> None:
+        self.maker, self.view, self.plan = maker, view, plan
         self.terms: dict[str, Term] = {}
         self.short: dict[str, Unreachable] = {}
-        self.tokens_key = calib.key if method.needs else ""
-        self.dense = calib.inputs == "dense" or not method.needs
+        self.tried = bool(plan.notes.get(TRIED))
+        self.dense = maker.calib.inputs == "dense" or not maker.needs
 
     def run(self) -> dict[str, Term]:
         """All terms, or Unreachable with the size that can be met."""
-        if self.dense and self.method.needs and self.shared.affords(self.view):
-            with self.shared.statistics(self.view, self.calib, self.model_key) as block:
+        maker = self.maker
+        if self.dense and maker.needs and maker.shared.affords(self.view):
+            with maker.shared.statistics(self.view, maker.calib, maker.model_key) as block:
                 for i in range(len(self.view.blocks)):
                     self.visit(i, self.view.sites(i), block(i))
         else:
-            walk(self.view, self.calib, self.method.needs, self.visit)
+            walk(self.view, maker.calib, maker.needs, self.visit)
         if self.short:
             raise self.unreachable()
         return self.terms
@@ -77,37 +117,13 @@ class Layerwise:
 
     def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
         """Compress one block's layers."""
+        make = self.maker.level if self.tried and self.dense else self.maker.term
         for site in sites:
-            layer = self.layer(site, stats.get(site.name, {}))
-            room = Ledger(self.plan.rooms[site.name]).room
+            layer = self.maker.layer(site, stats.get(site.name, {}), self.dense)
             try:
-                term = self.one(layer, site, room)
+                term = make(layer, self.plan.rooms[site.name])
             except Unreachable as answer:
                 self.short[site.name] = answer
                 continue
             self.terms[site.name] = term
             site.install(term)
-
-    def one(self, layer: Layer, site: Site, room: Room) -> Term:
-        """Dense where the room allows it, the method's term otherwise; never more than the room."""
-        full = dense_bytes(self.view.layers()[site.name])
-        if (room.nominal is None and room.nbytes >= full) or (room.nominal is not None and room.nominal >= 1):
-            return Dense.of(layer.weight, room)
-        term = self.method.compress(layer, room)
-        if room.nominal is None and term.nbytes() > room.nbytes:
-            raise Unreachable(site.name, term.nbytes(), room.nbytes)
-        return term
-
-    def layer(self, site: Site, stats: Mapping[type[Stat], Stat]) -> Layer:
-        """The record the method sees; its memo is shared by cells that see the same numbers."""
-
-        def memo(key: str, make: Callable[[], T]) -> T:
-            if not self.dense:
-                return make()
-            parts = {"kind": key, "source": source_of(self.method), "knobs": repr(self.method)}
-            seen = {"model": self.model_key, "tokens": self.tokens_key, "layer": site.name}
-            return self.shared.derived(key_of(**parts, **seen, numerics=NUMERICS), make)
-
-        weight = site.weight().cpu()
-        seed = seed_of(self.calib.seed, site.name) if self.method.random else 0
-        return Layer(site.name, weight, stats, seed, memo)

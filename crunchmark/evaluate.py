@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from crunchmark.interface import Item, Metric
 from crunchmark.paired import COVERAGE, Comparison, error_of, interval_of, state_of, value_of
 from crunchmark.paired import compare as compare_arrays
 from crunchmark.resample import Array
+from crunchmark.task import Item, Metric
 
 
 @dataclass(frozen=True)

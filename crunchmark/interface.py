@@ -4,17 +4,14 @@ Two contracts for methods and no third: `Method` sees one linear layer, `ModelMe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from crunchmark.budget import Plan, Room
-from crunchmark.paired import MARGIN
 from crunchmark.stats import Stat
 from crunchmark.terms import Dense, Term
 
@@ -38,7 +35,10 @@ class Layer:
     weight: Tensor  # (out, in), float32, the method's own copy
     stats: Mapping[type[Stat], Stat] = field(default_factory=dict)
     seed: int = 0  # from the run's seed and the name; 0 where the method does not say `random`
-    memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
+    memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()  # for cells of the same method
+    common: Callable[[str, Callable[[], T]], T] = lambda key, make: (
+        make()
+    )  # for all methods of the same needs
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,6 +56,15 @@ class Method(ABC):
     needs: ClassVar[tuple[type[Stat], ...]] = ()  # gathered by the walker before compress is called
     random: ClassVar[bool] = False  # True: it draws from the layer's seed, so that seeds are other cells
     parent: ClassVar[bool] = False  # True: the dense parent itself, which no budget applies to
+    unit: str = "layer"  # what can only be compressed together: "layer", "branch" or "block"
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
+        """Packed sizes in bytes a layer of that shape can have, ascending; None: any.
+
+        Of the room only the dtype counts. A plan gives such a layer one of its sizes, and what that
+        leaves over to others.
+        """
+        return None
 
     @abstractmethod
     def compress(self, layer: Layer, room: Room) -> Term:
@@ -79,8 +88,13 @@ class Keep(Method):
 class ModelMethod(ABC):
     """A paper's rule that does not fit one layer at a time; it edits the model through the view."""
 
-    covers: ClassVar[tuple[str, ...]] = ()  # stages it does itself: "allocate", "compensate", "recover"
+    covers: ClassVar[tuple[str, ...]] = ("allocate", "compensate")  # stages it does itself or has no use for
     parent: ClassVar[bool] = False
+
+    @property
+    def likeness(self) -> Method | None:
+        """A layer method with the same effect on outputs, for allocators to try; None: there is none."""
+        return None
 
     @abstractmethod
     def compress(self, view: "View", plan: Plan, calib: "Calibration") -> None:
@@ -102,12 +116,16 @@ class Compensator(ABC):
         """Bytes taken from the room before the method spends the rest."""
 
     @abstractmethod
-    def repair(self, layer: Layer, term: Term) -> Term:
-        """Return the term with its repair added."""
+    def repair(self, layer: Layer, term: Term, room: Room) -> Term:
+        """Return the term with its repair added; the repair packs into what `reserve` took of the room."""
 
 
 class Allocator(ABC):
     """Splits a total over layers."""
+
+    needs: ClassVar[tuple[type[Stat], ...]] = ()  # of the layers that the trial shows
+    looks: ClassVar[bool] = False  # True: at the calibration tokens
+    tries: ClassVar[bool] = False  # True: it has layers compressed before it decides
 
     @abstractmethod
     def allocate(self, trial: "Trial", layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
@@ -115,15 +133,48 @@ class Allocator(ABC):
 
 
 class Trial(ABC):
-    """What an allocator may ask about a layer before rooms are fixed; answers are cached."""
+    """What an allocator may ask before rooms are fixed: answers are those of the dense model, and kept.
+
+    A share is what a layer keeps of its dense bytes (nominal accounting: of the paper's own count), 0 to 1.
+    """
+
+    share: float  # that all layers keep together
+    blocks: Sequence[Sequence[str]]  # names of layers by block
+    units: Sequence[Sequence[str]]  # names of layers that can only go up or down together
+    roles: Mapping[str, str]  # name -> q, k, v, qkv, o, gate, up, down
+    samples: int  # calibration sequences that `loss` may be asked about
+    seed: int
 
     @abstractmethod
-    def error(self, layer: str, keep: float) -> float:
-        """Relative calibrated error of the layer when it keeps that share of its dense bytes."""
+    def layer(self, name: str) -> Layer:
+        """The layer with what method and allocator need to know of its inputs."""
 
     @abstractmethod
-    def spectrum(self, layer: str) -> Tensor:
-        """Singular values of the layer's weight under the input Gram, descending, (min(out, in),)."""
+    def sizes(self, name: str) -> Sequence[float] | None:
+        """Shares the method can make of that layer, ascending; None: any."""
+
+    @abstractmethod
+    def error(self, name: str, keep: float) -> float:
+        """Relative calibrated error of the layer when it keeps that share."""
+
+    @abstractmethod
+    def spectrum(self, name: str) -> Tensor:
+        """Energy of each direction of the layer's outputs, descending, (min(out, in),) float64."""
+
+    @abstractmethod
+    def influence(self) -> Sequence[float]:
+        """1 - mean cosine of a block's input and output, per block (arXiv:2403.03853)."""
+
+    @abstractmethod
+    def loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str = "kl") -> float:
+        """Loss of the model whose layers keep these shares, on these calibration sequences.
+
+        kind: "kl", the mean divergence from the dense next-token distributions; "nll", nats per token.
+        """
+
+    @abstractmethod
+    def fit(self, keeps: Mapping[str, float], **notes: Any) -> Plan:
+        """The plan nearest to these shares: shifted together until they sum to the total, then made sizes."""
 
 
 class Recoverer(ABC):
@@ -140,95 +191,3 @@ class CacheCodec(ABC):
     @abstractmethod
     def active(self, model: Any) -> AbstractContextManager[None]:
         """Compress the cache inside this context."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How items of one score aggregate, which direction is good, and how much of dense may be lost."""
-
-    name: str  # "exact_match", "acc", "perplexity"
-    kind: str = "mean"  # of paired.KINDS; of "exp" scores are nats per unit of weight
-    higher_is_better: bool = True
-    chance: float | None = None  # score of a blind guess, None where it is not known
-    margin: float | None = MARGIN  # relative to dense; None: told, never judged a match or a fail
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item's score on one metric. Pairing with the dense parent is by (metric, id)."""
-
-    id: str  # stable across runs and models
-    metric: str
-    score: float | None  # None: there is none to be had (a judge gave no answer); counted, never averaged
-    weight: float = 1.0  # tokens, for perplexity: the aggregate is sum(score * weight) / sum(weight)
-    # JSON: prediction, target, flags: ["truncated"], dense: the parent's score in the same moment
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Scene(ABC):
-    """What a task finds when it is asked: the model under test, its dense parent, and what that left."""
-
-    tokenizer: Any
-
-    @abstractmethod
-    def model(self, packed: bool = False) -> Any:
-        """The model (a Hugging Face causal LM in eval mode) on its device; packed runs the terms."""
-
-    @abstractmethod
-    def dense(self, packed: bool = False) -> Any:
-        """Its dense parent, the model itself where it is that."""
-
-    def sizes(self) -> Mapping[str, int]:
-        """Bytes of the model as written: scope_bytes, model_bytes, file_bytes; empty where it is no file."""
-        return {}
-
-    @abstractmethod
-    def remembered(
-        self, protocol: str, make: Callable[[Any, Any, Path], None]
-    ) -> AbstractContextManager[Path]:
-        """The folder that make(dense model, tokenizer, folder) filled, made once per parent and protocol."""
-
-
-class Task(ABC):
-    """Yields per-item scores; aggregation, error bars and pairing with dense happen once, in the core."""
-
-    name: str
-
-    @abstractmethod
-    def protocol(self) -> str:
-        """Id of everything that decides the numbers besides the model: data, prompt, window, matcher."""
-
-    @abstractmethod
-    def metrics(self) -> Mapping[str, Metric]:
-        """The metrics the items carry, the first one is the headline. Complete once `run` is exhausted."""
-
-    @abstractmethod
-    def run(self, model: Any, tokenizer: Any) -> Iterator[Item]:
-        """Score the model (a Hugging Face causal LM in eval mode) item by item."""
-
-    def ask(self, scene: Scene) -> Iterator[Item]:
-        """Score what the scene offers; a task that needs more than the model says so here."""
-        yield from self.run(scene.model(), scene.tokenizer)
-
-
-class PairedTask(Task):
-    """A task whose questions or answers come from the dense parent."""
-
-    @abstractmethod
-    def remember(self, model: Any, tokenizer: Any, folder: Path) -> None:
-        """Write into the folder what the dense parent says: its answers, its distributions."""
-
-    @abstractmethod
-    def beside(self, model: Any, tokenizer: Any, folder: Path) -> Iterator[Item]:
-        """Score a model against what `remember` wrote."""
-
-    def run(self, model: Any, tokenizer: Any) -> Iterator[Item]:
-        """A model against itself."""
-        with TemporaryDirectory() as temp:
-            self.remember(model, tokenizer, Path(temp))
-            yield from self.beside(model, tokenizer, Path(temp))
-
-    def ask(self, scene: Scene) -> Iterator[Item]:
-        """The scene's model against its dense parent."""
-        with scene.remembered(self.protocol(), self.remember) as folder:
-            yield from self.beside(scene.model(), scene.tokenizer, folder)

@@ -64,10 +64,10 @@ def spectrum(weight: Tensor, gram: Tensor | None = None) -> Spectrum:
 
     One basis serves every rank. Equal to whitening by Cholesky, truncating and un-whitening (SVD-LLM,
     arXiv:2403.07378), without a factor of C, so a rank-deficient C needs no damping.
-    weight: (out, in). gram: (in, in) float64 or None.
+    weight: (out, in). gram: (in, in) float64, the diagonal (in,) of one, or None.
     """
     w = weight.double()
-    c_w = w if gram is None else w @ gram  # (out, in)
+    c_w = w if gram is None else w * gram if gram.ndim == 1 else w @ gram  # (out, in)
     if w.shape[0] <= w.shape[1]:
         energy, basis = torch.linalg.eigh(c_w @ w.T)  # (out,), (out, out)
         energy, basis = energy.flip(0).clamp(min=0), basis.flip(1)
@@ -80,6 +80,9 @@ def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same for out > in, through the smaller input side: W L = U S V^T with C = L L^T."""
     if gram is None:
         u, s, _ = torch.linalg.svd(w, full_matrices=False)
+        return u, s.square()
+    if gram.ndim == 1:
+        u, s, _ = torch.linalg.svd(w * gram.sqrt(), full_matrices=False)
         return u, s.square()
     lam, q = torch.linalg.eigh(gram)
     root = q * lam.clamp(min=0).sqrt()  # (in, in), C = root root^T

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from crunchmark import artifact
+from crunchmark.allocation import equal_shares
 from crunchmark.budget import Unreachable, check_budget
 from crunchmark.cache import Cache
 from crunchmark.cell import Cell
 from crunchmark.checks import Malformed
-from crunchmark.compress import compress
+from crunchmark.compress import allocate, compress
 from crunchmark.evaluate import rows
 from crunchmark.files import read_json, sweep_temps, writable, write_json
-from crunchmark.interface import Item, Keep, Metric, Skip, Task
+from crunchmark.interface import Keep, Skip
 from crunchmark.machine import facts, measured
 from crunchmark.scene import Exam
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
+from crunchmark.task import Item, Metric, Task
 from crunchmark.view import View
 
 REASONS = "reasons"  # of a task's error: what became of every task that failed in its cell
@@ -97,13 +99,16 @@ class Runner:
         with measured() as load:
             model, tokenizer = cell.model.load(), cell.model.tokenizer()
             view = View(model)
-            plan = cell.allocate.plan(view, cell.budget, cell.accounting, cell.scope, cell.model.storage)
+            plan = equal_shares(view, cell.budget, cell.accounting, cell.scope, cell.model.storage)
             sizes = {"dense_scope_bytes": view.scope_bytes("blocks")}
             sizes["dense_model_bytes"] = view.scope_bytes("model")
-        with measured() as stage:
+        with measured() as sharing:
             calib = cell.calibration(tokenizer, self.cache)
-            method = cell.method if cell.budget else Keep()
-            terms = compress(method, view, plan, calib, cell.model.fingerprint, self.shared)
+            given = (calib, cell.model.fingerprint, self.shared, cell.compensate)
+            if cell.budget:
+                plan = allocate(cell.allocate, cell.method, view, plan, *given)
+        with measured() as stage:
+            terms = compress(cell.method if cell.budget else Keep(), view, plan, *given)
         about = sizes | {
             "plan": plan.to_json(),
             "simulated": any(t.simulated for t in terms.values()),
@@ -116,9 +121,9 @@ class Runner:
         with measured() as pack:
             artifact.write(folder, view, terms, cell.model.storage, about)
         tokenizer.save_pretrained(folder)
-        spent = {"load": load, "compress": stage, "pack": pack}
+        spent = {"load": load, "allocate": sharing, "compress": stage, "pack": pack}
         made = {f"{name}_seconds": one.seconds for name, one in spent.items()}
-        made["gpu_seconds"] = stage.seconds if cell.device.startswith("cuda") else 0.0
+        made["gpu_seconds"] = sharing.seconds + stage.seconds if cell.device.startswith("cuda") else 0.0
         write_json(folder / MADE, made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())})
 
     def _evaluate(self, cell: Cell, tasks: Mapping[str, Task]) -> None:

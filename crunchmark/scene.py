@@ -9,10 +9,10 @@ from crunchmark import artifact
 from crunchmark.cache import Cache, key_of
 from crunchmark.cell import Cell
 from crunchmark.files import read_json, write_json
-from crunchmark.interface import Scene, Task
 from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.store import Row
+from crunchmark.task import Scene, Task
 from crunchmark.tensorfile import damaged
 
 ITEMS = "items.json"

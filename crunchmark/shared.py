@@ -3,6 +3,7 @@
 On disk under the cache, so that other processes and later runs find them, and a few in memory.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,19 +15,27 @@ from torch import Tensor
 
 from crunchmark.cache import Cache, key_of
 from crunchmark.calib import Calibration
+from crunchmark.files import write_json
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
-from crunchmark.stats import Gram, InputNorm, Stat
+from crunchmark.stats import Gram, InputMean, InputNorm, Stat
 from crunchmark.tensorfile import load, save
+from crunchmark.terms import Term, unpack
 from crunchmark.view import Site, View
 from crunchmark.walk import walk
 
 T = TypeVar("T")
 Stats = Mapping[str, Mapping[type[Stat], Stat]]
-KINDS: tuple[type[Stat], ...] = (Gram, InputNorm)  # what is gathered, whoever asked: one pass serves all
+KINDS: tuple[type[Stat], ...] = (
+    Gram,
+    InputNorm,
+    InputMean,
+)  # what is gathered, whoever asked: one pass serves all
 MEMORY = 2 * 10**9  # bytes of tensors kept in memory
 GRAM_BYTES = 8  # a Gram is float64
 RECORD = "record.safetensors"
+META = "meta.json"
+LEVELS = "levels"  # terms that an allocator tried
 SAVED: Mapping[type, str] = {Spectrum: "spectra"}  # which derived records are worth a file
 
 
@@ -49,7 +58,8 @@ class Shared:
 
         The walk is made once for a model and a set of tokens.
         """
-        key = key_of(model=model_key, tokens=calib.key, numerics=NUMERICS)
+        kinds = [kind.__name__ for kind in KINDS]
+        key = key_of(model=model_key, tokens=calib.key, kinds=kinds, numerics=NUMERICS)
         if self.cache is None:
             found: dict[int, Stats] = self.get(key, lambda: _gather(view, calib))
             yield found.__getitem__
@@ -74,16 +84,30 @@ class Shared:
                 pass
         return value
 
+    def term(self, key: str, make: Callable[[], Term]) -> Term:
+        """The term that `make` gives under a key that names all it depends on; it also goes to disk."""
+        return self.get(key, lambda: self._level(key, make))
+
+    def _level(self, key: str, make: Callable[[], Term]) -> Term:
+        if self.cache is None:
+            return make()
+        with self.cache.folder(LEVELS, key, lambda temp: _save_term(make(), temp)) as folder:
+            told = json.loads((folder / META).read_text(encoding="utf-8"))
+            term = unpack(load(folder / RECORD), told["meta"])
+        term.setting, term.notes = told["setting"], told["notes"]
+        return term
+
     def clear(self) -> None:
         """Forget what is in memory."""
         self._found.clear()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
         """What is in memory under the key, made where it is not; what was used longest ago is dropped."""
-        if key not in self._found:
-            self._found[key] = make()
-        self._found.move_to_end(key)
-        result: T = self._found[key]
+        if key in self._found:
+            self._found.move_to_end(key)
+            found: T = self._found[key]
+            return found
+        result = self._found[key] = make()
         while sum(_bytes(v) for v in self._found.values()) > self.memory and len(self._found) > 1:
             self._found.popitem(last=False)
         return result
@@ -97,6 +121,8 @@ def _bytes(value: Any) -> int:
         return sum(_bytes(v) for v in {id(v): v for v in value.values()}.values())
     if is_dataclass(value):
         return sum(_bytes(getattr(value, f.name)) for f in fields(value))
+    if isinstance(value, Term):
+        return sum(t.nbytes for t in value.buffers())
     return _bytes(vars(value)) if isinstance(value, Stat) else 0
 
 
@@ -134,6 +160,13 @@ def _read(folder: Path, sites: list[Site], i: int) -> Stats:
         for group in {site.group for site in sites}
     }
     return {site.name: groups[site.group] for site in sites}
+
+
+def _save_term(term: Term, folder: Path) -> None:
+    """A packed term and what it says of itself."""
+    tensors, meta = term.pack()
+    save({name: t.contiguous() for name, t in tensors.items()}, folder / RECORD)
+    write_json(folder / META, {"meta": meta, "setting": term.setting, "notes": dict(term.notes)})
 
 
 def _save(value: Any, folder: Path) -> None:

@@ -98,6 +98,50 @@ class InputNorm(Stat):
         return cls(state["sums"], int(state["tokens"]))
 
 
+class InputMean(Stat):
+    """Mean and mean magnitude of every input channel (AFM, arXiv:2405.18146; ASVD, arXiv:2312.05821)."""
+
+    def __init__(self, sums: Tensor, absolutes: Tensor, tokens: int = 0) -> None:
+        self.sums, self.absolutes = sums, absolutes  # (in,) each, float64, sums of x and of |x|
+        self.tokens = tokens
+
+    @classmethod
+    def zero(cls, width: int) -> Self:
+        """No tokens yet."""
+        return cls(torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
+
+    def update(self, x: Tensor) -> None:
+        """Add inputs and their magnitudes."""
+        flat = rows(x)
+        self.absolutes += finite(flat.abs().sum(0, dtype=torch.float64)).to(self.absolutes.device)
+        self.sums += flat.sum(0, dtype=torch.float64).to(self.sums.device)
+        self.tokens += flat.shape[0]
+
+    def merge(self, other: Self) -> Self:
+        """Sums add."""
+        both = (self.sums + other.sums, self.absolutes + other.absolutes)
+        return type(self)(*both, self.tokens + other.tokens)
+
+    @property
+    def value(self) -> Tensor:
+        """(in,), float32: the mean of x_j."""
+        return (self.sums / max(1, self.tokens)).float()
+
+    @property
+    def absolute(self) -> Tensor:
+        """(in,), float32: the mean of |x_j|."""
+        return (self.absolutes / max(1, self.tokens)).float()
+
+    def state(self) -> dict[str, Tensor]:
+        """Sums and token count."""
+        return {"sums": self.sums, "absolutes": self.absolutes, "tokens": torch.tensor(self.tokens)}
+
+    @classmethod
+    def load(cls, state: dict[str, Tensor]) -> Self:
+        """From sums and token count."""
+        return cls(state["sums"], state["absolutes"], int(state["tokens"]))
+
+
 class Gram(Stat):
     """X^T X over all calibration tokens; the Hessian of the layer-wise error up to a factor."""
 

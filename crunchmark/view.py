@@ -11,6 +11,8 @@ from crunchmark.budget import DENSE_BYTES
 from crunchmark.families import GROUPS, family_of
 from crunchmark.terms import Term
 
+OWN_BIAS = "own_bias"  # attribute of a module whose bias holds a term's shift as well
+
 
 class TermLinear(nn.Module):
     """A linear layer whose weight is a term: runs the packed form."""
@@ -86,6 +88,25 @@ class Site:
             dense = term.dense().detach()  # (out, in)
             with torch.no_grad():
                 module.weight.copy_(dense.T if isinstance(module, Conv1D) else dense)
+            self._shift(term.shift())
+
+    @property
+    def own_bias(self) -> Tensor | None:
+        """The model's own bias (out,), whatever a term adds to it."""
+        found: Tensor | None = self.module.__dict__.get(OWN_BIAS, self.bias)
+        return found
+
+    def _shift(self, shift: Tensor | None) -> None:
+        """The module's bias is its own plus the shift (out,)."""
+        module: Any = self.module
+        if shift is None and OWN_BIAS not in module.__dict__:
+            return
+        own = module.__dict__.setdefault(OWN_BIAS, self.bias)
+        if shift is None:
+            module.bias = own
+        else:
+            total = shift.to(module.weight) if own is None else own.detach() + shift.to(own)
+            module.bias = nn.Parameter(total, requires_grad=module.weight.requires_grad)
 
 
 class View:

@@ -2,29 +2,21 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Gram, Layer, LowRank, Method, Room, Term, spectrum, whole
+from torch import Tensor
+
+from crunchmark import Gram, Layer, Projected
 
 
 @dataclass(frozen=True)
-class SVDLLM(Method):
+class SVDLLM(Projected):
     """The rank-r stand-in with the least output error on the calibration tokens.
 
     W L = U S V^T with C = X^T X = L L^T; W ~ U_r S_r V_r^T L^-1 = U_r (U_r^T W), so no inverse is taken.
-    align: ranks are multiples of it.
     """
 
-    align: int = 1
-
+    metric_name = "gram"
     needs = (Gram,)
 
-    def __post_init__(self) -> None:
-        """Check what a config can get wrong."""
-        whole("method.align", self.align)
-
-    def compress(self, layer: Layer, room: Room) -> Term:
-        """Project the weight on the leading directions of its outputs."""
-        rank = LowRank.fits(layer.shape, room, layer.name, self.align)
-        gram = layer[Gram].value
-        directions = layer.memo("svd_llm", lambda: spectrum(layer.weight, gram)).basis  # (out, k)
-        basis = directions[:, :rank].float()  # (out, r)
-        return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)
+    def metric(self, layer: Layer) -> Tensor:
+        """C = X^T X."""
+        return layer[Gram].value

@@ -25,8 +25,8 @@ from crunchmark.efficiency import (
     work_of,
 )
 from crunchmark.energy import Energy
-from crunchmark.interface import Item, Metric, Scene, Task
 from crunchmark.machine import Others, hardware
+from crunchmark.task import Item, Metric, Scene, Task
 from tasks.common import digest
 
 PHASES = ("decode", "prefill")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crunchmark.checks import positive, whole
-from crunchmark.interface import Item, Metric, PairedTask
+from crunchmark.task import Item, Metric, PairedTask
 from tasks import hidden
 from tasks.common import digest
 from tasks.memory import DIVERGENCES, Notes

@@ -16,7 +16,7 @@ import torch
 
 from crunchmark.checks import whole
 from crunchmark.hub import resolve
-from crunchmark.interface import Item, Metric, Task
+from crunchmark.task import Item, Metric, Task
 from tasks.common import check_items, safe_batch
 from tasks.loading import columns, load, quiet
 from tasks.protocol import protocol_id

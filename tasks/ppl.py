@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from crunchmark.interface import Item, Metric, Task
+from crunchmark.task import Item, Metric, Task
 from tasks.common import digest
 from tasks.windows import Span, Windows, block
 

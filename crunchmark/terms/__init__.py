@@ -1,4 +1,4 @@
-"""What stands in for a weight: leaves (Dense, LowRank, Sparse, NM, Quantised) and joins (Sum, Product)."""
+"""What stands in for a weight: leaves Dense, LowRank, Sparse, NM, Quantised, Shift; joins Sum, Product."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.dense import Dense
@@ -7,6 +7,7 @@ from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
 from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised
+from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Packed",
     "Product",
     "Quantised",
+    "Shift",
     "Sparse",
     "Sum",
     "Term",

@@ -43,6 +43,10 @@ class Term(nn.Module, ABC):
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
 
+    def shift(self) -> Tensor | None:
+        """What it adds to every output whatever the input, (out,) float32; None: nothing."""
+        return None
+
     @abstractmethod
     def pack(self) -> tuple[Packed, Meta]:
         """Tensors to write (contiguous, each name once) and JSON meta; `unpack` reverses it exactly."""

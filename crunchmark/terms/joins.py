@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from crunchmark.terms.base import Meta, Packed, Term
@@ -81,6 +82,11 @@ class Sum(Join):
         for term in self.terms[1:]:
             total = total + term.dense()  # (out, in)
         return total
+
+    def shift(self) -> Tensor | None:
+        """What the terms add together."""
+        found = [s for term in self.terms if (s := term.shift()) is not None]
+        return torch.stack(found).sum(0) if found else None  # (out,)
 
 
 class Product(Join):

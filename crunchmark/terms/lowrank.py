@@ -33,23 +33,33 @@ class LowRank(Leaf):
         return cls(b, a, dtype)
 
     @staticmethod
-    def fits(shape: tuple[int, int], room: Room, what: str, align: int = 1) -> int:
+    def fits(shape: tuple[int, int], room: Room, what: str, align: int = 1, extra: int = 0) -> int:
         """The largest rank whose factors fit into the room, at most min(out, in).
 
         Ranks above `align` are rounded down to a multiple of it.
+        extra: real numbers stored beside the factors.
 
         Raises:
             Unreachable: not even rank one fits.
         """
         out, wide = shape
         one = room.itemsize * (out + wide)
-        rank = room.nbytes // one
+        rank = (room.nbytes - room.itemsize * extra) // one
         if room.nominal is not None:
-            rank = math.floor(room.nominal * out * wide / (out + wide) + 1e-9)
+            rank = math.floor((room.nominal * out * wide - extra) / (out + wide) + 1e-9)
         if rank < 1:
-            raise Unreachable(what, one, room.nbytes, least=(out + wide) / (out * wide))
+            needs, least = one + room.itemsize * extra, (out + wide + extra) / (out * wide)
+            raise Unreachable(what, needs, room.nbytes, least=least)
         rank = min(rank, out, wide)
         return max(rank - rank % align, min(rank, align))
+
+    @staticmethod
+    def sizes(shape: tuple[int, int], room: Room, align: int = 1, extra: int = 0) -> list[int]:
+        """Bytes at every rank of `fits` with less than the weight itself, ascending; last the weight's."""
+        (out, wide), full = shape, room.itemsize * shape[0] * shape[1]
+        ranks = (*range(1, align), *range(align, min(shape) + 1, align))
+        found = (room.itemsize * (rank * (out + wide) + extra) for rank in ranks)
+        return [*(size for size in found if size < full), full]
 
     @property
     def rank(self) -> int:

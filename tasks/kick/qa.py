@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from crunchmark.interface import Item, Metric
+from crunchmark.task import Item, Metric
 from tasks.common import digest
 from tasks.kick.data import given
 from tasks.kick.fit import Fit

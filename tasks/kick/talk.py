@@ -10,7 +10,7 @@ from typing import Any
 
 from crunchmark.checks import one_of
 from crunchmark.files import read_json, write_json
-from crunchmark.interface import Item, Metric, PairedTask
+from crunchmark.task import Item, Metric, PairedTask
 from crunchmark.tensorfile import damaged
 from tasks.common import check_items, digest
 from tasks.kick.generate import STYLES, Answer, Decode, fits, generate, prompt_ids, stops_of

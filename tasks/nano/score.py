@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import rows
-from crunchmark.interface import Task
+from crunchmark.task import Task
 from tasks.lm import LmEval
 from tasks.nano.world import known_people
 from tasks.ppl import Perplexity

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crunchmark.checks import one_of
-from crunchmark.interface import Metric
+from crunchmark.task import Metric
 from tasks.kick.generate import Answer, Decode
 from tasks.kick.talk import Talk, Talks
 from tasks.nano.lm.load import exact

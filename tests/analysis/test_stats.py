@@ -6,10 +6,10 @@ import pytest
 
 from analysis import collect, crossed, plan, stats
 from crunchmark.evaluate import rows as rows_of
-from crunchmark.interface import Item, Metric
 from crunchmark.paired import compare, yes_no
 from crunchmark.proportion import ratio_score
 from crunchmark.store import Store
+from crunchmark.task import Item, Metric
 
 TABLE_3 = {  # LLM-KICK (arXiv:2310.01382), Table 3, Vicuna-7B at 0, 10 .. 50 %
     ("factoid", "magnitude"): [65.44, 61.74, 66.53, 60.84, 42.06, 13.99],

@@ -14,14 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from crunchmark import artifact
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import Uniform, equal_shares
 from crunchmark.budget import Plan
 from crunchmark.calib import Calibration
-from crunchmark.compress import compress
+from crunchmark.compress import allocate, compress
 from crunchmark.edits import settle
 from crunchmark.interface import Layer, Method, ModelMethod
-from crunchmark.shared import Shared
-from crunchmark.stats import Gram, InputNorm
+from crunchmark.shared import KINDS, Shared
 from crunchmark.terms import Term
 from crunchmark.view import View
 from crunchmark.walk import statistics
@@ -152,9 +151,11 @@ def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
     model, method = dense_model(case.family), case.make()
     view = View(model)
     shapes = view.layers()
-    plan = Uniform().plan(view, budget, accounting, scope, STORED)
+    plan = equal_shares(view, budget, accounting, scope, STORED)
+    given = (case.calibration(seed), case.family, SHARED)
+    plan = allocate(Uniform(), method, view, plan, *given)
     watched = Watched(method) if isinstance(method, Method) else method
-    terms = compress(watched, view, plan, case.calibration(seed), case.family, SHARED)
+    terms = compress(watched, view, plan, *given)
     return Outcome(model, view, plan, terms, shapes, getattr(watched, "touched", []))
 
 
@@ -170,5 +171,5 @@ def forget():
 def layers(family) -> list[Layer]:
     """The layers of the first block, in float32 so that no two weights tie, with the dense statistics."""
     view = View(TINY.build(family))
-    found = statistics(view, Calibration(TOKENS, batch=4), (Gram, InputNorm))
+    found = statistics(view, Calibration(TOKENS, batch=4), KINDS)
     return [Layer(s.name, s.weight(), found[s.name]) for s in view.sites(0)]

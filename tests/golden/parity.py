@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.peers import PEERS, REPOSITORIES, commit
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import equal_shares
 from crunchmark.calib import Calibration, Source, draw
 from crunchmark.compress import compress
 from crunchmark.interface import Method, ModelMethod
@@ -110,7 +110,7 @@ def ours(row: Golden, stored: bool = False) -> float:
     point = Setup.of(row)
     model = point.spec.load()
     view = View(model)
-    plan = Uniform().plan(
+    plan = equal_shares(
         view, point.budget, "nominal", "blocks", point.spec.storage if stored else torch.float32
     )
     compress(point.method, view, plan, point.calib, point.spec.fingerprint)

@@ -5,7 +5,7 @@ import torch
 
 from crunchmark.efficiency import resident_bytes
 from crunchmark.evaluate import rows
-from crunchmark.interface import Scene
+from crunchmark.task import Scene
 from crunchmark.terms import LowRank
 from crunchmark.view import View
 from tasks import efficiency

@@ -12,8 +12,8 @@ import pytest
 from judge_server import ratings, serving
 
 from crunchmark.evaluate import rows
-from crunchmark.interface import Item
 from crunchmark.machine import ROOT
+from crunchmark.task import Item
 from tasks.kick.judge import Case
 from tasks.kick.judge.api import ApiJudge
 from tasks.kick.judge.replies import read

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_judge_api import refused
 
-from crunchmark.interface import Task
 from crunchmark.machine import ROOT
+from crunchmark.task import Task
 from launch import check_targets, made
 from tasks.kick.judge.api import ApiJudge
 from tasks.kick.judge.local import LocalJudge

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import rows
-from crunchmark.interface import Item, Metric
 from crunchmark.machine import ROOT
+from crunchmark.task import Item, Metric
 from tasks.lm import LmEval, score
 from tasks.samples import truncated
 

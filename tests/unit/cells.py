@@ -9,7 +9,7 @@ import torch
 
 from crunchmark.calib import Source
 from crunchmark.cell import Cell, Draw
-from crunchmark.interface import Item, Metric, Task
+from crunchmark.task import Item, Metric, Task
 
 HOUSE = Path(__file__).parents[2]
 TIMES = ("written", "seconds", "peak", "artifact")  # parts of names of what differs between two runs

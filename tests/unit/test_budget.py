@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import equal_shares
 from crunchmark.budget import Ledger, Plan, Room, Unreachable, check_budget, dense_bytes
 from crunchmark.checks import number, whole
 from crunchmark.terms import NM, LowRank, Quantised, Sparse
@@ -43,14 +43,14 @@ def test_a_ledger_gives_what_is_left():
 @pytest.mark.parametrize("accounting", ["bytes", "nominal"])
 @pytest.mark.parametrize("scope", ["blocks", "model"])
 def test_a_plan_is_read_back(tiny, accounting, scope):
-    plan = Uniform().plan(View(tiny("gpt2")), 0.3, accounting, scope, BF16)
+    plan = equal_shares(View(tiny("gpt2")), 0.3, accounting, scope, BF16)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 @given(budget=st.floats(0, 0.99))
 @settings(max_examples=50, deadline=None)
 def test_rooms_share_the_total(budget):
-    plan = Uniform().plan(VIEW, budget, "bytes", "blocks", BF16)
+    plan = equal_shares(VIEW, budget, "bytes", "blocks", BF16)
     dense = VIEW.scope_bytes("blocks")
     assert plan.total == int((1 - budget) * dense)
     assert sum(r.nbytes for r in plan.rooms.values()) <= plan.total
@@ -73,11 +73,11 @@ VIEW = FakeView()
 
 
 def test_the_whole_model_leaves_less_to_the_blocks():
-    plan = Uniform().plan(VIEW, 0.25, "nominal", "model", BF16)
+    plan = equal_shares(VIEW, 0.25, "nominal", "model", BF16)
     blocks, whole = VIEW.scope_bytes("blocks"), VIEW.scope_bytes("model")
     assert plan.total == int(0.75 * whole) - 1000
     assert {r.nominal for r in plan.rooms.values()} == {(0.75 * whole - 1000) / blocks}
-    none = Uniform().plan(VIEW, 0.95, "bytes", "model", BF16)
+    none = equal_shares(VIEW, 0.95, "bytes", "model", BF16)
     assert none.total < 0
     assert {r.nbytes for r in none.rooms.values()} == {0}
 
@@ -85,7 +85,7 @@ def test_the_whole_model_leaves_less_to_the_blocks():
 @pytest.mark.parametrize("tenths", range(1, 10))
 def test_nominal_shares_are_exact(tenths):
     """A tenth is a tenth: no share is lost to whole bytes of the total."""
-    room = Uniform().plan(VIEW, 1 - tenths / 10, "nominal", "blocks", BF16).rooms["c"]
+    room = equal_shares(VIEW, 1 - tenths / 10, "nominal", "blocks", BF16).rooms["c"]
     assert room.nominal == pytest.approx(tenths / 10, abs=1e-15)
     assert NM.fits((7, 10), room, 10, "c") == tenths
     assert Sparse.keeps((7, 10), room, "c") == 7 * tenths
@@ -94,7 +94,7 @@ def test_nominal_shares_are_exact(tenths):
 
 def test_bits_are_a_share_of_sixteen():
     for bits in range(2, 9):
-        room = Uniform().plan(VIEW, 1 - bits / 16, "nominal", "blocks", BF16).rooms["c"]
+        room = equal_shares(VIEW, 1 - bits / 16, "nominal", "blocks", BF16).rooms["c"]
         assert Quantised.fits((7, 10), room, "c")[0] == bits
 
 
@@ -102,7 +102,7 @@ def test_bits_are_a_share_of_sixteen():
 def test_unknown_words(field):
     words = {"accounting": "bytes", "scope": "blocks"} | {field: "weight"}
     with pytest.raises(ValueError, match=f"^{field}='weight' is unknown; valid: "):
-        Uniform().plan(VIEW, 0.3, words["accounting"], words["scope"], BF16)
+        equal_shares(VIEW, 0.3, words["accounting"], words["scope"], BF16)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), "8", None, True])

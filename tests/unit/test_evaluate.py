@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crunchmark.evaluate import aggregate, compare, rows
-from crunchmark.interface import Item, Metric
 from crunchmark.proportion import ratio_score
+from crunchmark.task import Item, Metric
 
 ACC = Metric("acc", chance=0.25)
 PPL = Metric("perplexity", kind="exp", higher_is_better=False)

@@ -14,10 +14,11 @@ from crunchmark import files, pipeline, scene, tensorfile
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
 from crunchmark.cell import Draw
-from crunchmark.interface import Item, Metric, PairedTask, Skip
+from crunchmark.interface import Skip
 from crunchmark.linalg import spectrum
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
+from crunchmark.task import Item, Metric, PairedTask
 from crunchmark.view import TermLinear
 from methods import svd_llm
 from methods.magnitude import Magnitude

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crunchmark import artifact
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import equal_shares
 from crunchmark.budget import Unreachable
 from crunchmark.calib import Calibration
 from crunchmark.edits import RMSN, matrix, settle
@@ -45,7 +45,7 @@ def sliced(model, tokens, width, inputs="dense", method=PLAIN):
 
 
 def planned(view, budget, accounting="bytes", scope="blocks", dtype=BF16):
-    return Uniform().plan(view, budget, accounting, scope, dtype)
+    return equal_shares(view, budget, accounting, scope, dtype)
 
 
 @families

@@ -11,7 +11,7 @@ from typing import Any
 from crunchmark.cache import key_of
 from crunchmark.checks import first_line, flag, number, one_of, positive, whole
 from crunchmark.files import read_json, writable, write_json
-from crunchmark.interface import Metric
+from crunchmark.task import Metric
 from tasks.kick.judge.base import Case, Judge, Score, prompts, rated
 from tasks.kick.judge.replies import Ratings, combined, message, read, schema
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from crunchmark.interface import Metric
+from crunchmark.task import Metric
 
 PROMPTS = Path(__file__).with_name("prompts.yaml")
 LOW, HIGH = 1, 10  # the scale of ratings

@@ -10,9 +10,9 @@ import torch
 
 from crunchmark.cache import key_of
 from crunchmark.checks import number
-from crunchmark.interface import Metric
 from crunchmark.machine import check_device
 from crunchmark.models import ModelSpec, dtype_of
+from crunchmark.task import Metric
 from tasks.kick.generate import fits, prompt_ids
 from tasks.kick.judge.base import HIGH, LOW, Case, Judge, Score, aspects, prompts, question, rated
 

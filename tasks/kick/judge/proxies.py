@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
 
-from crunchmark.interface import Metric
+from crunchmark.task import Metric
 from tasks.common import safe_batch
 from tasks.kick.judge.base import Case, Judge, Score
 

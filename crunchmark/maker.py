@@ -1,0 +1,114 @@
+"""Terms for single layers: what a method is shown, what it may use, and what becomes of what it found."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
+from crunchmark.cache import key_of, source_of
+from crunchmark.calib import Calibration
+from crunchmark.interface import Compensator, Layer, Method
+from crunchmark.seeds import NUMERICS, seed_of
+from crunchmark.shared import Shared
+from crunchmark.stats import Stat
+from crunchmark.terms import Dense, Term
+from crunchmark.view import Site
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Nothing(Compensator):
+    """Leaves terms as they are."""
+
+    def reserve(self, shape: tuple[int, int], room: Room) -> int:
+        """No byte."""
+        return 0
+
+    def repair(self, layer: Layer, term: Term, room: Room) -> Term:
+        """The term."""
+        return term
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A layer method and a compensator at work on one model's layers."""
+
+    method: Method
+    repairer: Compensator
+    calib: Calibration
+    model_key: str
+    shared: Shared
+    wanted: tuple[type[Stat], ...] = ()  # statistics that somebody else wants to see
+
+    @property
+    def needs(self) -> tuple[type[Stat], ...]:
+        """Statistics of the method and of the compensator."""
+        return tuple(dict.fromkeys((*self.method.needs, *self.repairer.needs, *self.wanted)))
+
+    @property
+    def _tokens(self) -> str:
+        """Of the tokens that terms depend on."""
+        return self.calib.key if self.method.needs or self.repairer.needs else ""
+
+    def layer(self, site: Site, stats: Mapping[type[Stat], Stat], dense: bool) -> Layer:
+        """The record the method sees.
+
+        dense: the statistics are those of the dense model, so that its memos serve other cells too.
+        """
+
+        def memo(key: str, make: Callable[[], T]) -> T:
+            return self._kept(site, dense, make, kind=key, source=self._source, knobs=repr(self.method))
+
+        def common(key: str, make: Callable[[], T]) -> T:
+            return self._kept(site, dense, make, common=key)
+
+        seed = seed_of(self.calib.seed, site.name) if self.method.random else 0
+        return Layer(site.name, site.weight().cpu(), stats, seed, memo, common)
+
+    @property
+    def _source(self) -> str:
+        return source_of(self.method)
+
+    def _kept(self, site: Site, dense: bool, make: Callable[[], T], **parts: Any) -> T:
+        if not dense:
+            return make()
+        tokens = self._tokens or (self.calib.key if self.needs else "")
+        key = key_of(**parts, model=self.model_key, tokens=tokens, layer=site.name, numerics=NUMERICS)
+        return self.shared.derived(key, make)
+
+    def _key(self, name: str, room: Room) -> str:
+        """Everything that decides the term of that layer of the dense model in that room."""
+        parts = {"source": self._source, "knobs": repr(self.method), "repair": repr(self.repairer)}
+        parts |= {"mended": source_of(self.repairer), "model": self.model_key, "layer": name}
+        seed = self.calib.seed if self.method.random else 0
+        size = (room.nbytes, room.nominal, str(room.dtype))
+        return key_of(**parts, tokens=self._tokens, seed=seed, room=size, numerics=NUMERICS)
+
+    def level(self, layer: Layer, room: Room) -> Term:
+        """`term` of a layer of the dense model, made once and found again on disk."""
+        return self.shared.term(self._key(layer.name, room), lambda: self.term(layer, room))
+
+    def term(self, layer: Layer, room: Room) -> Term:
+        """Dense where the room allows it, the method's term and its repair otherwise; never above the room.
+
+        Raises:
+            Unreachable: the room is too small; `needs` counts the repair.
+        """
+        full = dense_bytes(layer.shape)
+        if (room.nominal is None and room.nbytes >= full) or (room.nominal is not None and room.nominal >= 1):
+            return Dense.of(layer.weight, room)
+        term = self._filled(layer, room)
+        if room.nominal is None and term.nbytes() > room.nbytes:
+            raise Unreachable(layer.name, term.nbytes(), room.nbytes)
+        return term
+
+    def _filled(self, layer: Layer, room: Room) -> Term:
+        ledger, taken = Ledger(room), self.repairer.reserve(layer.shape, room)
+        if room.nominal is None:  # in the papers' own count a repair comes on top
+            ledger.reserve(min(taken, room.nbytes))
+        try:
+            term = self.method.compress(layer, ledger.room)
+        except Unreachable as answer:
+            raise Unreachable(answer.what, answer.needs + taken, room.nbytes, least=answer.least) from None
+        return self.repairer.repair(layer, term, room)
