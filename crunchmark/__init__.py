@@ -14,7 +14,7 @@ _HOME = {
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
-    "projected": "Projected",
+    "projected": "Projected directions",
     "rounding": "check_grid grids round_to value_of",
     "artifact": "load",
     "store": "Store",
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import spectrum as spectrum
     from crunchmark.obs import sweep as sweep
     from crunchmark.projected import Projected as Projected
+    from crunchmark.projected import directions as directions
     from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to

@@ -14,8 +14,9 @@ from crunchmark.allocation import fit
 from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
 from crunchmark.interface import Layer, Trial
-from crunchmark.linalg import Spectrum, calibrated_error, spectrum
+from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker
+from crunchmark.projected import directions
 from crunchmark.stats import Gram
 from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
@@ -134,12 +135,7 @@ class Bench(Trial):
     def spectrum(self, name: str) -> Tensor:
         """Energy of the directions of W C W^T, or of W W^T where no input was looked at."""
         layer = self.layer(name)
-        gram = layer.stats.get(Gram)
-        key = "spectrum" if gram is None else "spectrum gram"
-        found: Spectrum = layer.common(
-            key, lambda: spectrum(layer.weight, None if gram is None else gram.value)
-        )
-        return found.energy
+        return directions(layer, "gram" if Gram in layer.stats else "identity").energy
 
     def influence(self) -> list[float]:
         """1 - mean cosine of what goes into a block and what comes out, token by token."""

@@ -6,7 +6,7 @@ the Gram of calibration inputs (SVD-LLM), their covariance (AFM, LoRD). Of an er
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,7 +15,29 @@ from crunchmark.budget import Room
 from crunchmark.checks import whole
 from crunchmark.interface import Layer, Method
 from crunchmark.linalg import Spectrum, spectrum
+from crunchmark.stats import Gram, InputMean
 from crunchmark.terms import LowRank, Term
+
+
+def directions(layer: Layer, metric: str) -> Spectrum:
+    """Eigenvectors of W C W^T for a metric C that several methods use: they share them.
+
+    metric: "identity"; "gram", X^T X; "covariance", the same about the mean, X^T X - n m m^T.
+    """
+    return layer.common(f"spectrum {metric}", lambda: spectrum(layer.weight, METRICS[metric](layer)))
+
+
+def _centred(layer: Layer) -> Tensor:
+    """The Gram about the mean of the inputs."""
+    gram, mean = layer[Gram], layer[InputMean].value.double()  # mean (in,)
+    return gram.value - gram.tokens * mean.outer(mean)  # (in, in)
+
+
+METRICS: Mapping[str, Callable[[Layer], Tensor | None]] = {
+    "identity": lambda layer: None,
+    "gram": lambda layer: layer[Gram].value,
+    "covariance": _centred,
+}
 
 
 @dataclass(frozen=True)
@@ -31,19 +53,9 @@ class Projected(Method):
         """Check what a config can get wrong."""
         whole("method.align", self.align)
 
-    @property
-    def metric_name(self) -> str:
-        """Names the metric among all methods: those of one name share their spectra."""
-        return type(self).__name__
-
     @abstractmethod
-    def metric(self, layer: Layer) -> Tensor | None:
-        """C: (in, in) float64, the diagonal (in,) of one, or None for the identity."""
-
     def directions(self, layer: Layer) -> Spectrum:
-        """Eigenvectors of W C W^T, found once for all ranks."""
-        name = f"spectrum {self.metric_name}"
-        return layer.common(name, lambda: spectrum(layer.weight, self.metric(layer)))
+        """Eigenvectors of W C W^T under the paper's metric, found once for all ranks."""
 
     def extra(self, shape: tuple[int, int]) -> int:
         """Real numbers stored beside the factors."""

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from crunchmark import Gram, InputMean, Layer, Projected, Room, Shift, Sum, Term
+from crunchmark import Gram, InputMean, Layer, Projected, Room, Shift, Spectrum, Sum, Term, directions
 
 
 @dataclass(frozen=True)
@@ -15,13 +13,11 @@ class AFM(Projected):
     The bias is counted. LoRD (arXiv:2309.14021) is this on code.
     """
 
-    metric_name = "covariance"
     needs = (Gram, InputMean)
 
-    def metric(self, layer: Layer) -> Tensor:
-        """X^T X - n m m^T, the centred Gram."""
-        gram, mean = layer[Gram], layer[InputMean].value.double()  # mean (in,)
-        return gram.value - gram.tokens * mean.outer(mean)  # (in, in)
+    def directions(self, layer: Layer) -> Spectrum:
+        """Principal directions of the outputs about their mean."""
+        return directions(layer, "covariance")
 
     def extra(self, shape: tuple[int, int]) -> int:
         """The bias."""

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from crunchmark import InputMean, Layer, Projected, number
+from crunchmark import InputMean, Layer, Projected, Spectrum, number, spectrum
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,7 @@ class ASVD(Projected):
         super().__post_init__()
         number("method.alpha", self.alpha, least=0)
 
-    @property
-    def metric_name(self) -> str:
-        """One spectrum per alpha."""
-        return f"absmean {self.alpha}"
-
-    def metric(self, layer: Layer) -> Tensor:
-        """diag(s^2), the floor 1e-6 of s as in the released code."""
-        return (layer[InputMean].absolute.double() ** self.alpha + 1e-6).square()  # (in,)
+    def directions(self, layer: Layer) -> Spectrum:
+        """Left singular vectors of W diag(s), the floor 1e-6 of s as in the released code."""
+        scale = layer[InputMean].absolute.double() ** self.alpha + 1e-6  # (in,)
+        return layer.memo("asvd", lambda: spectrum(layer.weight, scale.square()))

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Layer, Projected
+from crunchmark import Layer, Projected, Spectrum, directions
 
 
 @dataclass(frozen=True)
 class SVD(Projected):
     """The best rank-r stand-in in Frobenius norm, W ~ U_r (U_r^T W)."""
 
-    metric_name = "identity"
-
-    def metric(self, layer: Layer) -> None:
-        """All inputs count alike."""
+    def directions(self, layer: Layer) -> Spectrum:
+        """Left singular vectors: all inputs count alike."""
+        return directions(layer, "identity")

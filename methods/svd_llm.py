@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from crunchmark import Gram, Layer, Projected
+from crunchmark import Gram, Layer, Projected, Spectrum, directions
 
 
 @dataclass(frozen=True)
@@ -14,9 +12,8 @@ class SVDLLM(Projected):
     W L = U S V^T with C = X^T X = L L^T; W ~ U_r S_r V_r^T L^-1 = U_r (U_r^T W), so no inverse is taken.
     """
 
-    metric_name = "gram"
     needs = (Gram,)
 
-    def metric(self, layer: Layer) -> Tensor:
-        """C = X^T X."""
-        return layer[Gram].value
+    def directions(self, layer: Layer) -> Spectrum:
+        """Eigenvectors of W C W^T, C = X^T X."""
+        return directions(layer, "gram")

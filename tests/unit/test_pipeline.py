@@ -9,14 +9,14 @@ from cells import HOUSE, Probe, runs, stable
 from safetensors import SafetensorError
 
 from crunchmark import cell as cell_module
-from crunchmark import compress as compress_module
 from crunchmark import files, pipeline, scene, tensorfile
+from crunchmark import maker as maker_module
 from crunchmark.cache import Cache
 from crunchmark.calib import Source
 from crunchmark.cell import Draw
 from crunchmark.interface import Skip
-from crunchmark.linalg import spectrum
 from crunchmark.pipeline import Runner
+from crunchmark.projected import directions
 from crunchmark.store import Store
 from crunchmark.task import Item, Metric, PairedTask
 from crunchmark.view import TermLinear
@@ -144,9 +144,9 @@ def test_an_edited_method_finds_nothing_of_the_old_one(make, tmp_path, monkeypat
     def bytes_of(where, edited):
         with monkeypatch.context() as patch:
             if edited:
-                patch.setattr(compress_module, "source_of", lambda _: "edited")
+                patch.setattr(maker_module, "source_of", lambda _: "edited")
                 patch.setattr(cell_module, "source_of", lambda _: "edited")
-                patch.setattr(svd_llm, "spectrum", lambda weight, gram: spectrum(weight))
+                patch.setattr(svd_llm, "directions", lambda layer, _: directions(layer, "identity"))
             runner = Runner(Store(tmp_path / where / "store"), Cache(tmp_path / where / "cache"))
             (row, *_) = runner.run(make(SVDLLM(), 0.3))
         return (Path(row["artifact"]) / "weights.safetensors").read_bytes()
