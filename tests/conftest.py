@@ -1,4 +1,4 @@
-"""Tiny models of every family, built from their config classes: no download, milliseconds each."""
+"""Tiny models of every family from their config classes, milliseconds each; and the built-in model."""
 
 import os
 
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+
+from crunchmark.machine import ROOT
 
 _PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
 _ROPE = _PLAIN | {"intermediate_size": 48, "max_position_embeddings": 64, "pad_token_id": 0}
@@ -64,6 +66,14 @@ def build(name: str, **changes: Any) -> Any:
 def tiny() -> Callable[..., Any]:
     """tiny("llama") -> model; keyword arguments change the config."""
     return build
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[Any, Any]:
+    """The built-in model in float32, and its tokenizer."""
+    folder = ROOT / "tasks" / "nano" / "model"
+    model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, tf.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(params=FAMILIES_TINY)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from analysis import kick_data, verdicts
 from crunchmark import paired
 from crunchmark.store import Store
 
@@ -12,6 +13,10 @@ N = 300
 METRICS = {"ppl_nano": "perplexity", "nano_mcr": "acc", "nano_summ": "covered"}
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 DENSE_BYTES = 1_000_000
+HIGH = (1.0, 1.0, 1.0, 1.0, 1.0)
+PPL = (3.0, 3.0, 3.0, 3.0, 3.0)
+DENSE = {"nano_factoid": 1.0, "nano_mcr": 1.0, "nano_icra_open": 1.0, "ppl_nano": 3.0}
+CALIBRATED = {"sparsegpt": 128, "wanda": 128, "magnitude": None}
 
 
 def metric_of(task):
@@ -107,3 +112,19 @@ class Maker:
                 cell = self.cell(method, budget, seed, calib=calib, **more)
                 for task, line in values.items():
                     self.task(cell, task, items(task, line[i], draw=seed))
+
+
+def plant(root, factoid, ppl=None, mcr=None, opened=None, seeds=(0, 1, 2), methods=CALIBRATED):
+    make = Maker(root)
+    make.parent(DENSE)
+    lines = {"nano_factoid": factoid, "nano_mcr": mcr, "nano_icra_open": opened, "ppl_nano": ppl}
+    values = {task: line for task, line in lines.items() if line}
+    for method in methods:
+        calib = CALIBRATED[method]
+        make.curve(method, values, seeds if calib else (0,), calib)
+    return make
+
+
+def verdict(root, name, model="nano"):
+    claim = next(claim for claim in verdicts.claims() if claim.id == name)
+    return verdicts.decide(claim, kick_data.study("demo", root), model)

@@ -2,14 +2,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import aggregate, rows
 from crunchmark.machine import ROOT
@@ -26,13 +24,6 @@ batch: 2
 device: cpu
 hydra: {searchpath: ["file://%s", "lmeval://any"]}
 """
-
-
-@pytest.fixture(scope="module")
-def nano():
-    folder = ROOT / "tasks" / "nano" / "model"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import aggregate
 from crunchmark.machine import ROOT
@@ -15,12 +14,6 @@ from tasks.windows import spans
 
 NANO = ROOT / "tasks" / "nano"
 TEXT = "Passage: The quiet boat waited near the narrow clock. " * 12
-
-
-@pytest.fixture(scope="module")
-def nano():
-    model = AutoModelForCausalLM.from_pretrained(NANO / "model", dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(NANO / "model")
 
 
 @pytest.fixture

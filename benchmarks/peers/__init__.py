@@ -1,0 +1,29 @@
+"""Drivers for the papers' released code: it is imported from checkouts the user has, none of it is here.
+
+The folder given as reference holds checkouts named as in `REPOSITORIES`. Every driver takes it, a float32
+Llama on the CPU and calibration ids (n, T), and leaves a model that can be evaluated. What the code expects
+of its time is put back around it: blocks that make their own rotary table, a torch.cuda that does nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.peers.checkout import REPOSITORIES, commit
+from benchmarks.peers.lowrank import svd_llm
+from benchmarks.peers.pruning import magnitude, sparsegpt, wanda
+from benchmarks.peers.rounding import gptq, rtn
+from benchmarks.peers.slicing import slicegpt
+
+__all__ = ["PEERS", "REPOSITORIES", "commit"]
+
+Peer = Callable[..., Any]  # (reference folder, model, ids, **setting) -> the compressed model
+PEERS: Mapping[str, tuple[str, Peer]] = {  # method -> its reference's folder and driver
+    "magnitude": ("wanda", magnitude),
+    "wanda": ("wanda", wanda),
+    "sparsegpt": ("sparsegpt", sparsegpt),
+    "rtn": ("gptq", rtn),
+    "gptq": ("gptq", gptq),
+    "slicegpt": ("TransformerCompression", slicegpt),
+    "svd_llm": ("SVD-LLM", svd_llm),
+    "svd": ("SVD-LLM", svd_llm),
+}

@@ -1,0 +1,122 @@
+"""Checkouts of released code: where they are, and how they are imported and run under today's libraries."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+REPOSITORIES = {  # folder -> the repository it is a checkout of
+    "wanda": "locuslab/wanda",
+    "sparsegpt": "IST-DASLab/sparsegpt",
+    "gptq": "IST-DASLab/gptq",
+    "TransformerCompression": "microsoft/TransformerCompression",
+    "SVD-LLM": "AIoT-MLSys-Lab/SVD-LLM",
+}
+CPU = torch.device("cpu")
+
+
+def commit(reference: Path, folder: str) -> str:
+    """The checkout's commit.
+
+    Raises:
+        ValueError: it is no git checkout.
+    """
+    where = reference / folder
+    done = subprocess.run(["git", "-C", str(where), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"reference={reference} has no git checkout {folder!r} of {REPOSITORIES[folder]}")
+    return done.stdout.strip()
+
+
+def _module(name: str, **names: Any) -> ModuleType:
+    """A module that holds just these names."""
+    made = ModuleType(name)
+    made.__dict__.update(names)
+    return made
+
+
+class Factors(nn.Module):
+    """Where SVD-LLM's code puts its factors; its own modules are written for another transformers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        for role in ("q", "k", "v", "o", "gate", "up", "down"):
+            self.add_module(f"{role}_u_proj", nn.Linear(1, 1, bias=False))
+            self.add_module(f"{role}_v_proj", nn.Linear(1, 1, bias=False))
+
+    def product(self, role: str) -> Tensor:
+        """U V of a layer, (out, in)."""
+        u, v = (self.get_submodule(f"{role}_{side}_proj").weight for side in "uv")
+        return (u @ v).detach()  # type: ignore[operator]
+
+
+def _stand_ins(reference: Path) -> dict[str, ModuleType]:
+    """What is missing here, or does not import under today's transformers, and is not measured."""
+    slicegpt = _module("slicegpt")
+    slicegpt.__path__ = [str(reference / "TransformerCompression/src/slicegpt")]
+    named = {
+        f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")
+    }
+    return {
+        "slicegpt": slicegpt,  # its __init__ loads adapters of every family
+        "ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace),
+        "component.svd_llama": _module("component.svd_llama", **named),
+        "component.svd_mistral": _module("component.svd_mistral", **named),
+        "component.svd_opt": _module("component.svd_opt", SVDOPTDecoderLayer=Factors),
+        "utils.data_utils": _module("utils.data_utils"),
+        "evaluater": _module("evaluater"),
+    }
+
+
+@cache
+def load(reference: Path, folder: str, *names: str) -> tuple[ModuleType, ...]:
+    """Import modules of a checkout; the search path and the loaded modules stay as they were."""
+    before, stand_ins = set(sys.modules), _stand_ins(reference)
+    sys.path.insert(0, str(reference / folder))
+    sys.modules.update(stand_ins)
+    try:
+        with redirect_stdout(io.StringIO()):
+            return tuple(import_module(name) for name in names)
+    finally:
+        sys.path.remove(str(reference / folder))
+        for name in set(sys.modules) - before:
+            home = getattr(sys.modules[name], "__file__", None) or str(reference)
+            if name in stand_ins or home.startswith(str(reference)):
+                del sys.modules[name]
+
+
+@contextmanager
+def as_then(model: Any, length: int) -> Iterator[None]:
+    """What the code expects of its time, quietly: a CUDA that answers, blocks with their rotary table."""
+    ids = torch.arange(length).unsqueeze(0)
+    table = model.model.rotary_emb(model.model.embed_tokens.weight[:1].unsqueeze(0), ids)
+
+    def plain(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda hidden, attention_mask=None, **_: forward(
+            hidden, attention_mask=attention_mask, position_embeddings=table
+        )
+
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(patch.object(torch.cuda, "synchronize", lambda *_: None))
+        stack.enter_context(patch.object(Tensor, "cuda", lambda self, *_: self))
+        for block in model.model.layers:
+            stack.enter_context(patch.object(block, "forward", plain(block.forward)))
+        model.seqlen, model.hf_device_map = length, {}
+        yield
+
+
+def batches(ids: Tensor) -> list[tuple[Tensor, None]]:
+    """One sequence at a time, as their loaders give them."""
+    return [(row.unsqueeze(0), None) for row in ids]

@@ -1,0 +1,70 @@
+"""Released code that rounds weights: GPTQ, and its rounding to nearest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers.checkout import CPU, as_then, batches, load
+
+
+def gptq(
+    reference: Path,
+    model: Any,
+    ids: Tensor,
+    bits: int,
+    group: int = -1,
+    act_order: bool = False,
+    static_groups: bool = False,
+    half: bool = False,
+) -> Any:
+    """`llama_sequential` of GPTQ's repository.
+
+    static_groups: grids are fitted before the sweep. half: scales are rounded to float16, as files hold them.
+    """
+    (script,) = load(reference, "gptq", "llama")
+    script.args = SimpleNamespace(
+        nsamples=len(ids), true_sequential=False, wbits=bits, sym=False, percdamp=0.01, groupsize=group
+    )
+    script.args.__dict__.update(act_order=act_order, static_groups=static_groups)
+    with as_then(model, ids.shape[1]), _scales(script.Quantizer, half):
+        script.llama_sequential(model, batches(ids), CPU)
+    return model
+
+
+@contextmanager
+def _scales(quantizer: Any, half: bool) -> Iterator[None]:
+    """Inside, grids are those of scales rounded to float16 (half), or as released."""
+    find = quantizer.find_params
+
+    def rounded(self: Any, x: Tensor, weight: bool = False) -> None:
+        find(self, x, weight)
+        low = -x.flatten(1).amin(1).clamp(max=0).view_as(self.scale)
+        self.scale = self.scale.half().float()
+        self.zero = torch.round(low / self.scale)
+
+    with patch.object(quantizer, "find_params", rounded if half else find):
+        yield
+
+
+def rtn(reference: Path, model: Any, ids: Tensor, bits: int, group: int = -1, half: bool = False) -> Any:
+    """`Quantizer` of GPTQ's repository on slices of the columns, as its --nearest does for whole rows.
+
+    half: scales are rounded to float16, as files hold them.
+    """
+    (quant,) = load(reference, "gptq", "quant")
+    linears = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad(), _scales(quant.Quantizer, half):
+        for linear in linears:
+            wide = linear.in_features
+            for part in linear.weight.split(wide if group == -1 else group, dim=1):
+                quantizer = quant.Quantizer()
+                quantizer.configure(bits, perchannel=True, sym=False, mse=False)
+                quantizer.find_params(part, weight=True)
+                part.copy_(quant.quantize(part, quantizer.scale, quantizer.zero, quantizer.maxq))
+    return model

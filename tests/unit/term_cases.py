@@ -1,0 +1,64 @@
+"""Terms of every kind and shape, drawn at random."""
+
+from itertools import pairwise
+
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from crunchmark.rounding import grid, round_to, value_of
+from crunchmark.terms import NM, Dense, LowRank, Product, Quantised, Sparse, Sum
+
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+sides = st.integers(1, 40)
+seeds = st.integers(0, 2**31)
+dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
+all_bits = st.integers(2, 8)
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def quantised(w, bits, group, sym):
+    """Round each group on its own, without the term's own layout code; the last may be shorter."""
+    parts = [w] if group == -1 else list(w.split(group, dim=1))
+    grids = [grid(p, bits, sym) for p in parts]
+    codes = torch.cat([round_to(p, s, z, bits) for p, (s, z) in zip(parts, grids, strict=True)], 1)
+    scale, zero = (torch.stack([g[i] for g in grids], 1) for i in (0, 1))
+    ends = [0, *torch.tensor([p.shape[1] for p in parts]).cumsum(0).tolist()]
+    spans = [codes[:, a:b] for a, b in pairwise(ends)]
+    want = torch.cat([value_of(c, s, z) for c, (s, z) in zip(spans, grids, strict=True)], 1)
+    return Quantised.of(codes, scale, None if sym else zero, bits, group), want
+
+
+@st.composite
+def leaves(draw, shape=None):
+    out, wide = shape or (draw(sides), draw(sides))
+    w, dtype = normal(draw(seeds), out, wide), draw(dtypes)
+    kind = draw(st.sampled_from(["dense", "low_rank", "sparse", "nm", "quantised"]))
+    if kind == "low_rank":
+        r = draw(st.integers(1, 5))
+        return LowRank.of(normal(draw(seeds), out, r), normal(draw(seeds), r, wide), dtype)
+    if kind == "sparse":
+        return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
+    runs = [m for m in range(2, wide + 1) if wide % m == 0]
+    if kind == "nm" and runs:
+        m = draw(st.sampled_from(runs))
+        return NM.largest(w, w.abs(), draw(st.integers(1, m)), m, dtype)
+    if kind == "quantised":
+        return quantised(w, draw(all_bits), draw(st.sampled_from([1, 3, 8, 32, -1])), draw(st.booleans()))[0]
+    return Dense(w, dtype)
+
+
+@st.composite
+def terms(draw):
+    shape = out, wide = draw(sides), draw(sides)
+    join = draw(st.sampled_from(["leaf", "sum", "product", "nested"]))
+    if join == "leaf":
+        return draw(leaves(shape))
+    if join == "sum":
+        return Sum([draw(leaves(shape)) for _ in range(draw(st.integers(1, 3)))])
+    inner = draw(sides)
+    product = Product([draw(leaves((out, inner))), draw(leaves((inner, wide)))])
+    return product if join == "product" else Sum([draw(leaves(shape)), product])
