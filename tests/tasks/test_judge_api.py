@@ -168,9 +168,6 @@ def test_what_cannot_be_read_is_counted_not_averaged(tmp_path):
         one = judge(server, tmp_path)
         found = asked(one, cases(3))
         assert [s.score for s in found] == [6.0, None, 6.0]
-        sent = len(server.bodies)
-        assert asked(one, cases(3)) == found  # a reply that was paid for is not asked for again
-        assert len(server.bodies) == sent
     items = [Item(s.id, s.metric, s.score, s.weight, s.extra) for s in found]
     (row,) = rows("t", "p", items, one.metrics("chat"), None)
     assert row["value"] == 6.0
@@ -192,7 +189,7 @@ def test_one_order_alone_is_no_score(tmp_path):
 
 def test_a_vote_that_is_lost_leaves_the_others(tmp_path):
     with serving(lambda n, body: "garbage" if n == 0 else GOOD) as server:
-        (found,) = asked(judge(server, tmp_path, votes=2, parallel=1), cases(1))
+        (found,) = asked(judge(server, tmp_path, votes=2, parallel=1, retries=0), cases(1))
     assert found.score == 6.0
     assert found.extra["votes"] == "3/4"
 

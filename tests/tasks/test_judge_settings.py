@@ -8,6 +8,7 @@ from judge_server import asked, cases, ratings
 from refusals import refused
 
 from tasks.kick.judge.api import ApiJudge
+from tasks.kick.judge.local import LocalJudge
 from tasks.kick.judge.replies import read
 
 GOOD = ratings()
@@ -53,6 +54,47 @@ def test_settings_are_checked(tmp_path, monkeypatch):
     refused(lambda: asked(ApiJudge(**good), cases(1)), "judge.key_env='JUDGE_KEY'", "not set")
     monkeypatch.setitem(sys.modules, "openai", None)
     refused(lambda: asked(ApiJudge(**good), cases(1)), "crunchmark-bench[judge]")
+
+
+SECRET = "sk-secret"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://user:{SECRET}@host/v1",
+        f"https://{SECRET}@host/v1",
+        f"user:{SECRET}@host/v1",
+        f"https://host/v1?api_key={SECRET}",
+        f"https://host/v1?api_key=a@{SECRET}",
+        f"https://host/v1#{SECRET}",
+    ],
+)
+def test_an_address_with_a_key_is_refused_and_not_repeated(address):
+    with pytest.raises(ValueError, match=r"judge\.base_url .*environment variable .*judge\.key_env") as e:
+        ApiJudge(model="m", base_url=address)
+    assert SECRET not in str(e.value)
+
+
+@pytest.mark.parametrize("name", [SECRET, "", "9abc", "a b", None])
+def test_a_key_where_its_name_belongs_is_refused_and_not_repeated(name):
+    with pytest.raises(ValueError, match=r"judge\.key_env is no name; valid: the name of") as e:
+        ApiJudge(model="m", base_url="http://h/v1", key_env=name)
+    assert SECRET not in str(e.value)
+
+
+@pytest.mark.parametrize("address", ["http://", "ftp://h/v1", "http://a b/v1", "h/v1"])
+def test_what_is_no_address_is_refused(address):
+    refused(
+        lambda: ApiJudge(model="m", base_url=address), f"judge.base_url={address!r} is no address", "valid"
+    )
+
+
+def test_what_is_missing_is_named_with_what_would_be_valid():
+    refused(lambda: ApiJudge(base_url="http://h/v1"), "judge.model='' is missing; valid: the id of a model")
+    refused(lambda: ApiJudge(model="m"), "judge.base_url='' is missing; valid: http(s)://HOST/v1")
+    refused(lambda: ApiJudge(model=5, base_url="http://h/v1"), "judge.model=5 is no text; valid: the id")
+    refused(LocalJudge, "judge.path='' is missing; valid: a folder or hub id")
 
 
 def test_the_protocol_is_what_is_asked_not_where():
