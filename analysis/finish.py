@@ -227,6 +227,7 @@ class Finish:
 
     def __init__(self) -> None:
         self._ran = self._shown = False
+        self._cells = 0  # jobs, but for those whose config was no cell
 
     def on_run_start(self, config: Any, **_: Any) -> None:
         """Nothing to do: a sweep that can not be composed has nothing to show."""
@@ -236,10 +237,13 @@ class Finish:
 
     def on_job_start(self, config: Any, **_: Any) -> None:
         """Promise the table."""
+        self._cells += 1
         self._promise(config)
 
-    def on_job_end(self, config: Any, **_: Any) -> None:
-        """Nothing to do."""
+    def on_job_end(self, config: Any, job_return: Any = None, **_: Any) -> None:
+        """A job that returns false says that its config was no cell."""
+        if getattr(job_return, "_return_value", None) is False:  # the property raises what a job raised
+            self._cells -= 1
 
     def on_compose_config(self, config: Any, **_: Any) -> None:
         """Nothing to do (only Hydra 1.4 calls it)."""
@@ -259,7 +263,7 @@ class Finish:
             atexit.register(self._show, str(config.study), str(config.store))
 
     def _show(self, study: str, store_root: str) -> None:
-        """Show the study, once; nothing where nothing ran or was stored: what went wrong has been said."""
-        if self._ran and not self._shown and (Path(store_root) / study).is_dir():
+        """Show the study, once; nothing where no cell ran or was stored: what went wrong has been said."""
+        if self._cells and not self._shown and (Path(store_root) / study).is_dir():
             self._shown = True
             show(study, store_root)
