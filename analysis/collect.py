@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import protocols
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, JUDGED, known
@@ -34,6 +35,7 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
+MIXED = ("refuse", "drop")
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 
 
@@ -59,22 +61,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     data.loc[at_chance(data) & data["state"].isin(JUDGED), "state"] = "chance"
-    return _current(settle(data))
-
-
-def _current(data: pd.DataFrame) -> pd.DataFrame:
-    """Rows under the protocol that dense was last asked under; `aside` counts the others.
-
-    A study may hold a quick look with `limit=` beside the whole; one column takes one protocol.
-    """
-    dense = data[(data["state"] == "dense") & (data["protocol"] != "")]
-    if "written" in dense:
-        dense = dense.sort_values("written", kind="stable", na_position="first")
-    asked = dense.groupby(["model", "task"])["protocol"].last().to_dict()
-    wanted = [asked.get(key) for key in zip(data["model"], data["task"], strict=True)]
-    keep = [want is None or want == have for want, have in zip(wanted, data["protocol"], strict=True)]
-    mask = pd.Series(keep, index=data.index, dtype=bool)
-    return data[mask].reset_index(drop=True).assign(aside=int((~mask).sum()))
+    return protocols.one_each(settle(data))
 
 
 def at_chance(points: pd.DataFrame) -> pd.Series:
@@ -163,15 +150,15 @@ def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_protocols(data: pd.DataFrame) -> None:
-    """Refuse to put numbers of different protocols into one column."""
-    measured = data[(data["task"] != "") & (data["protocol"] != "")]
-    for (task, metric), group in measured.groupby(["task", "metric"], sort=True):
-        ids = list(dict.fromkeys(group["protocol"]))
-        if len(ids) > 1:
-            raise AnalysisError(
-                f"protocol of task {task!r}, metric {metric!r}: rows mix {ids[0]!r} and {ids[1]!r}; "
-                "one column takes one protocol, so keep them in separate studies"
-            )
+    """Refuse to put numbers of different protocols into one column.
+
+    Raises:
+        AnalysisError: a task of these rows was asked under two; names both ids, their cells and the remedy.
+    """
+    mixed = protocols.lines(data, "mixed")
+    if mixed:
+        more = f" (and of {len(mixed) - 1} more tasks)" if len(mixed) > 1 else ""
+        raise AnalysisError(f"{mixed[0]}{more}; {protocols.REMEDY}")
 
 
 def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str] = ()) -> pd.DataFrame:
@@ -271,12 +258,28 @@ def parser(purpose: str) -> argparse.ArgumentParser:
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
     options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
+    mixed_option(options)
     return options
 
 
+def mixed_option(options: argparse.ArgumentParser) -> None:
+    """What becomes of a task that cells were asked under two protocols."""
+    options.add_argument(
+        "--mixed", default="refuse", help="tasks of two protocols: refuse, or drop what dense was not asked"
+    )
+
+
 def read(options: argparse.Namespace) -> pd.DataFrame:
-    """The study the options name."""
-    return load_wandb(options.source, options.study) if options.source else load(options.study, options.store)
+    """The study the options name; with `--mixed drop` what is left out of it is said."""
+    if options.mixed not in MIXED:
+        raise AnalysisError(f"--mixed={options.mixed!r}: valid: {', '.join(MIXED)}")
+    away = getattr(options, "source", "")
+    data = load_wandb(away, options.study) if away else load(options.study, options.store)
+    if options.mixed == "refuse":  # by `check_protocols`, of the tasks that are shown
+        return data
+    data = protocols.drop(data)
+    sys.stderr.writelines(f"{line}\n" for line in protocols.lines(data, "aside"))
+    return data
 
 
 def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
