@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import protocols
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
-from analysis.style import GONE, JUDGED, known
+from analysis.style import GONE, JUDGED, budget_name, known, short_task
 from crunchmark.store import Store
 
 COLUMNS = (
@@ -187,6 +188,7 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
     lines["higher_is_better"] = grouped["higher_is_better"].first()
     lines["seeds"] = grouped.size()
     lines["spread"] = grouped["value"].std(ddof=1)
+    lines["broken"] = broken(measured, POINT)
     lines["flags"] = grouped["flags"].agg(lambda flags: " ".join(f"{k}={n}" for k, n in _most(flags).items()))
     lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
     for name in POOLED:
@@ -194,6 +196,23 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
         both = grouped[f"pooled_{name}"].first() if f"pooled_{name}" in measured else None
         lines[name] = one if both is None else both.where(both.notna(), one)
     return lines.reset_index()
+
+
+def broken(measured: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
+    """By these keys which calibration seeds of several have no finite score."""
+    several = measured.groupby(list(keys), sort=False, dropna=False)["cell"].transform("size") > 1
+    odd = measured[several & (measured["state"] == "fail") & ~np.isfinite(measured["value"])]
+    seeds = odd.groupby(list(keys), dropna=False)["calib_seed"]
+    return seeds.agg(lambda own: ", ".join(f"{seed:g}" for seed in own))
+
+
+def broken_note(point: Any, name: str) -> str:
+    """The footnote of a cell that broke under a seed."""
+    if not known(point.broken):
+        return ""
+    at = f"{name} at {budget_name(point.budget)}, {short_task(point.task)}"
+    whole = ", which is a fail of all" if point.state == "fail" else ""
+    return f"{at}: no finite score with seed {point.broken} ({point.seeds} seeds){whole}"
 
 
 _FACTS = (

@@ -125,7 +125,7 @@ def score_cell(row: Any) -> Cell:
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
     mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
-    return Cell(f"{text} {mark}".rstrip(), match=row.state == "match")
+    return Cell(f"{text} {mark}".rstrip(), row.state == "match", collect.broken_note(row, row.label))
 
 
 SIZE_HEAD = (
