@@ -77,7 +77,7 @@ class Evidence:
 
     def dense(self, role: str) -> Any:
         """The dense point of a role."""
-        return next(self.of(role)[lambda p: p["state"] == "dense"].itertuples())
+        return parent(self.of(role), self.model)
 
     def tasks(self) -> list[str]:
         """Tasks on which something can be kept, perplexities left out."""
@@ -169,6 +169,18 @@ class Evidence:
         names = [name for name in every[0] if all(name in found for found in every)]
         few = min((len(draws) for found in every for draws in found.values()), default=0)
         return {name: np.mean([found[name][:few] for found in every], axis=0).tolist() for name in names}
+
+
+def parent(points: pd.DataFrame, model: str) -> Any:
+    """The dense point among these points of one task.
+
+    Raises:
+        Missing: there is none; another model of the study was asked the task.
+    """
+    own = points[points["state"] == "dense"]
+    if own.empty:
+        raise Missing(f"model {model!r} has no dense cell that was asked this")
+    return next(own.itertuples())
 
 
 def _bare(name: str) -> str:

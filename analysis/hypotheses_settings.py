@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import kick_data, stats
-from analysis.evidence import Evidence, Gain, told
+from analysis.evidence import Evidence, Gain, parent, told
 from analysis.kick_data import Missing
 from analysis.verdicts import Finding, Part, hypothesis
 from crunchmark.paired import MARGIN
@@ -79,7 +79,7 @@ def h12(e: Evidence) -> Finding:
     few = next((k for k in (2, 3) if k in tasks and k < most), None)
     used = [k for k in (none, few, most) if k is not None]
     asked = {k: head[head["task"] == tasks[k]] for k in used}
-    dense = {k: next(points[points["state"] == "dense"].itertuples()) for k, points in asked.items()}
+    dense = {k: parent(points, e.model) for k, points in asked.items()}
     size = MARGIN * dense[none].value
     parts = [_hardly(e.gain(dense[most], dense[none]), size, f"{most} minus {none} examples")]
     line = _everywhere(e.pruners(asked[none]), asked)

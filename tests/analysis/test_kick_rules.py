@@ -3,7 +3,7 @@
 import pytest
 from kick_study import Maker, items
 
-from analysis import kick_data, verdicts
+from analysis import kick_card, kick_data, verdicts
 
 pytestmark = pytest.mark.slow  # ten seconds together
 SHOTS = ("nano_mcr", "nano_mcr_k2", "nano_mcr_k4")
@@ -90,3 +90,15 @@ def test_a_cell_that_was_not_asked_with_all_is_left_out(tmp_path):
     found = verdict(tmp_path, "H12")
     assert found.verdict == "supported"
     assert "mean of 3 cells" in part(found, "examples help").statistic
+
+
+def test_a_model_that_was_not_asked_what_another_was_is_told(tmp_path):
+    shots(tmp_path, (0.4, 0.4), (0.4, 0.4), (0.4, 0.4), budgets=(0.5, 0.6))
+    other = Maker(tmp_path, model="other")
+    other.parent({"nano_factoid": 1.0})
+    other.curve("magnitude", {"nano_factoid": (0.5,)}, budgets=(0.5,))
+    for name in ("H6", "H7b", "H9", "H12"):
+        assert verdict(tmp_path, name, "other").verdict == "not testable here"
+    assert "model 'other' has no dense cell that was asked this" in verdict(tmp_path, "H12", "other").reason
+    card = kick_card.fig1_card(kick_data.study("demo", tmp_path), {})
+    assert set(card.data["model"]) == {"other"}  # of the roles on it only this one was asked one
