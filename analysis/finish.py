@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis import brief, collect, style
+from analysis import brief, collect, protocols, style
 from analysis.tables import eval_seconds
 
 
@@ -39,7 +39,7 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
 
     Errors stand below their values where the terminal is narrow, and are left out where that is too wide.
     """
-    data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
+    data = protocols.drop(rows if isinstance(rows, pd.DataFrame) else collect.frame(rows))
     bare = _unscored(data)
     for shape in _SHAPES:
         shown, notes = _table(data, shape, bare)
@@ -62,8 +62,7 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
 
 def _told(data: pd.DataFrame) -> list[str]:
     """What a reader must know of the rows that no cell shows."""
-    aside = int(data["aside"].max()) if len(data) else 0
-    told = [f"{aside} rows under another protocol than dense are not shown"] if aside else []
+    told = protocols.lines(data, "aside")
     judged = data["metric"].str.startswith(
         "judge_"
     )  # a judge is beside the headline where a task has its own
@@ -184,7 +183,7 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
     """Print the table of a study, write its tables and figures, and say where they are."""
     console = console or Console()
     try:
-        data = collect.load(study, store_root)
+        data = protocols.drop(collect.load(study, store_root))
     except (collect.AnalysisError, OSError) as problem:
         console.print(f"no table: {problem}", style="yellow", markup=False, highlight=False)
         return

@@ -232,8 +232,3 @@ def test_flags_and_missing_scores_are_told_below_the_table(rows):
     text = printed(finish.table(rows), 160)
     items = 2 * svd[0]["n"]
     assert f"flagged in nano_factoid: truncated 7, scores for 50% of {items} items" in text
-
-
-def test_rows_under_another_protocol_are_counted_in_the_terminal_too(rows):
-    next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
-    assert "1 rows under another protocol than dense are not shown" in printed(finish.table(rows))
