@@ -193,6 +193,7 @@ class Task(ABC):
     """Yields per-item scores; aggregation, error bars and pairing with dense happen once, in the core."""
 
     name: str
+    of_weights: ClassVar[bool] = True  # False: scores are of more than the weights, of files or of a clock
 
     @abstractmethod
     def protocol(self) -> str:
