@@ -1,15 +1,18 @@
 """What stands between the command line and a cell: refused targets, one-line errors, progress lines."""
 
 import difflib
+import inspect
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
 from rich.console import Console
 
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
@@ -17,6 +20,8 @@ FAILED: list[int] = []  # exit codes of what went wrong in this process
 LONGEST = 600  # characters of an error
 DEBUG = bool(os.environ.get("HYDRA_FULL_ERROR"))  # the user wants stack traces
 COMPLAINTS = (ValueError, OSError)  # what our own checks raise: a line is enough
+OF_GRIDS = ("hydra.sweeper.grids", "hydra.sweeper.part")  # there are none but in an experiment
+SECRET = re.compile(r"https?://([^/\s\"']*@|\S*[?&][\w-]*(key|token|secret)[\w-]*=)", re.IGNORECASE)
 
 
 def check_targets(node: Any) -> None:
@@ -45,6 +50,35 @@ def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is missing; valid: one of the names that `--help` lists under {name}")
         if name != "task" and not isinstance(choices.get(name), str):
             raise ValueError(f"{name} names several entries; valid: one, or a grid with -m {name}=a,b")
+
+
+def check_mode(hydra: Any) -> None:
+    """Several grids are a sweep; a single run would take none of them.
+
+    Raises:
+        ValueError: there are grids, and no -m.
+    """
+    grids, name = hydra.sweeper.get("grids"), hydra.runtime.choices.get("experiment")
+    if grids and hydra.mode == RunMode.RUN:
+        asked = f"experiment={name}" if name else OF_GRIDS[0]
+        raise ValueError(
+            f"{asked} has grids, of which one run would take none; valid: -m {asked}, to run them all"
+        )
+
+
+def check_words(words: Iterable[str]) -> None:
+    """No address with a key in it: Hydra writes what is on the command line into a file before anything runs.
+
+    Raises:
+        ValueError: a word has one, which is not repeated; names the option.
+    """
+    for word in words:
+        if SECRET.search(word):
+            name = word.partition("=")[0].lstrip("+~")
+            raise ValueError(
+                f"{name} holds an address with a user or a key; valid: the address alone, and the key in an "
+                "environment variable (of a judge: the one that key_env names)"
+            )
 
 
 @cache
@@ -78,14 +112,43 @@ def one_line(error: BaseException) -> str:
     cause: Any = error.__cause__
     where, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if where and parent is not None:
-        names = [str(k) for k in parent]
-        near = difflib.get_close_matches(str(where).rpartition(".")[2], names, n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        return f"error: {where} is no field{hint}; valid: {', '.join(sorted(names))}"
+        if where in OF_GRIDS:
+            return f"error: {where} belongs to an experiment; valid: beside -m experiment=NAME"
+        return f"error: {no_field(str(where), [str(k) for k in parent])}"
     if isinstance(error, OSError) and error.filename:
         return f"error: {error.strerror}: {error.filename}; valid: cache.dir and store that can be written to"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"error: {'; '.join(lines)[:LONGEST]}"
+
+
+def no_field(where: str, names: Iterable[str]) -> str:
+    """That an option is not there, what is near it, and what there is."""
+    valid = sorted(names)
+    near = difflib.get_close_matches(where.rpartition(".")[2], valid, n=3, cutoff=0.5)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"{where} is no field{hint}; valid: {', '.join(valid)}"
+
+
+def strangers(node: Any, where: str) -> Iterator[str]:
+    """What is wrong with options of a config that its `_target_`, or one inside it, does not take."""
+    if not isinstance(node, dict):
+        return
+    takes = taken(node.get("_target_"))
+    yield from (
+        no_field(f"{where}.{key}", takes) for key in node if takes and key not in {*takes, "_target_"}
+    )
+    for key, child in node.items():
+        yield from strangers(child, f"{where}.{key}")
+
+
+def taken(target: Any) -> list[str]:
+    """Names of what a target takes; none where nobody knows, or it takes anything."""
+    try:
+        takes = inspect.signature(get_object(str(target))).parameters
+    except (ImportError, ValueError, TypeError):
+        return []
+    anything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
+    return [] if anything else list(takes)
 
 
 def made(config: dict[str, Any], name: str, *kinds: type) -> Any:
@@ -100,7 +163,8 @@ def made(config: dict[str, Any], name: str, *kinds: type) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, COMPLAINTS):
             raise error.__cause__ from None  # what the object itself complained of
-        raise ValueError(f"{name} can not be made of _target_={target!r}: {one_line(error)[7:]}") from error
+        why = next(strangers(config, name), one_line(error)[7:])
+        raise ValueError(f"{name} can not be made of _target_={target!r}: {why}") from error
     if not isinstance(thing, kinds):
         valid = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{name}: _target_={target!r} is of another kind; valid: a {valid}")
@@ -122,6 +186,7 @@ def guarded(main: Callable[[], Any]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions over instead of printing them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
+        check_words(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")

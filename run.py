@@ -16,15 +16,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from launch import check_choices, check_targets, fail, guarded, made, runner, say
+from launch import check_choices, check_mode, check_targets, fail, guarded, made, runner, say
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> None:
-    """Make the cell's objects from the config, run it, tell the tracker."""
+def main(cfg: DictConfig) -> bool:
+    """Make the cell's objects from the config, run it, tell the tracker; false: there was no cell to run."""
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
         check_targets(config)
+        check_mode(HydraConfig.get())
         check_choices(config, HydraConfig.get().runtime.choices)
         from crunchmark.cell import cell_from
         from crunchmark.interface import Allocator, Compensator, Method, ModelMethod
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         cell.key  # noqa: B018  # asks for the model's files and the calibration source: what is not there shows now
     except Exception as error:
         fail(error, code=2)
-        return
+        return False
     try:
         try:
             say(cell, cells.run(cell))
@@ -51,6 +52,7 @@ def main(cfg: DictConfig) -> None:
                 tracker.log(named, cells.store.cell_rows(each.study, each.key))
     except Exception as error:
         fail(error, code=1)
+    return True
 
 
 if __name__ == "__main__":

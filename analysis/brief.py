@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis import collect, stats, style
+from analysis import collect, protocols, stats, style
 
 CELLS = 60  # more than these are no table for a terminal
 
@@ -35,6 +35,7 @@ def table(data: pd.DataFrame, width: int = 120) -> Group:
     lines += ["in brackets: the largest that matches above a gap; +: how far undecided cells may reach"]
     lines += [", ".join(f"{count} {state}" for state, count in lost.items())] if len(lost) else []
     lines += [f"no room here for {', '.join(reversed(left_out))}"] if left_out else []
+    lines += protocols.lines(data, "aside")
     return Group(shown, *(Text(line, style="dim") for line in lines))
 
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis import protocols
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
-from analysis.style import GONE, JUDGED, known
+from analysis.style import GONE, JUDGED, budget_name, known, short_task
 from crunchmark.store import Store
 
 COLUMNS = (
@@ -34,6 +36,7 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
+MIXED = ("refuse", "drop")
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 
 
@@ -59,22 +62,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     data.loc[at_chance(data) & data["state"].isin(JUDGED), "state"] = "chance"
-    return _current(settle(data))
-
-
-def _current(data: pd.DataFrame) -> pd.DataFrame:
-    """Rows under the protocol that dense was last asked under; `aside` counts the others.
-
-    A study may hold a quick look with `limit=` beside the whole; one column takes one protocol.
-    """
-    dense = data[(data["state"] == "dense") & (data["protocol"] != "")]
-    if "written" in dense:
-        dense = dense.sort_values("written", kind="stable", na_position="first")
-    asked = dense.groupby(["model", "task"])["protocol"].last().to_dict()
-    wanted = [asked.get(key) for key in zip(data["model"], data["task"], strict=True)]
-    keep = [want is None or want == have for want, have in zip(wanted, data["protocol"], strict=True)]
-    mask = pd.Series(keep, index=data.index, dtype=bool)
-    return data[mask].reset_index(drop=True).assign(aside=int((~mask).sum()))
+    return protocols.one_each(settle(data))
 
 
 def at_chance(points: pd.DataFrame) -> pd.Series:
@@ -163,15 +151,15 @@ def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_protocols(data: pd.DataFrame) -> None:
-    """Refuse to put numbers of different protocols into one column."""
-    measured = data[(data["task"] != "") & (data["protocol"] != "")]
-    for (task, metric), group in measured.groupby(["task", "metric"], sort=True):
-        ids = list(dict.fromkeys(group["protocol"]))
-        if len(ids) > 1:
-            raise AnalysisError(
-                f"protocol of task {task!r}, metric {metric!r}: rows mix {ids[0]!r} and {ids[1]!r}; "
-                "one column takes one protocol, so keep them in separate studies"
-            )
+    """Refuse to put numbers of different protocols into one column.
+
+    Raises:
+        AnalysisError: a task of these rows was asked under two; names both ids, their cells and the remedy.
+    """
+    mixed = protocols.lines(data, "mixed")
+    if mixed:
+        more = f" (and of {len(mixed) - 1} more tasks)" if len(mixed) > 1 else ""
+        raise AnalysisError(f"{mixed[0]}{more}; {protocols.REMEDY}")
 
 
 def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str] = ()) -> pd.DataFrame:
@@ -200,6 +188,7 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
     lines["higher_is_better"] = grouped["higher_is_better"].first()
     lines["seeds"] = grouped.size()
     lines["spread"] = grouped["value"].std(ddof=1)
+    lines["broken"] = broken(measured, POINT)
     lines["flags"] = grouped["flags"].agg(lambda flags: " ".join(f"{k}={n}" for k, n in _most(flags).items()))
     lines["state"] = grouped["state"].first().where(grouped["state"].nunique() == 1, "undecided")
     for name in POOLED:
@@ -207,6 +196,23 @@ def points(measured: pd.DataFrame) -> pd.DataFrame:
         both = grouped[f"pooled_{name}"].first() if f"pooled_{name}" in measured else None
         lines[name] = one if both is None else both.where(both.notna(), one)
     return lines.reset_index()
+
+
+def broken(measured: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
+    """By these keys which calibration seeds of several have no finite score."""
+    several = measured.groupby(list(keys), sort=False, dropna=False)["cell"].transform("size") > 1
+    odd = measured[several & (measured["state"] == "fail") & ~np.isfinite(measured["value"])]
+    seeds = odd.groupby(list(keys), dropna=False)["calib_seed"]
+    return seeds.agg(lambda own: ", ".join(f"{seed:g}" for seed in own))
+
+
+def broken_note(point: Any, name: str) -> str:
+    """The footnote of a cell that broke under a seed."""
+    if not known(point.broken):
+        return ""
+    at = f"{name} at {budget_name(point.budget)}, {short_task(point.task)}"
+    whole = ", which is a fail of all" if point.state == "fail" else ""
+    return f"{at}: no finite score with seed {point.broken} ({point.seeds} seeds){whole}"
 
 
 _FACTS = (
@@ -271,12 +277,28 @@ def parser(purpose: str) -> argparse.ArgumentParser:
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
     options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
+    mixed_option(options)
     return options
 
 
+def mixed_option(options: argparse.ArgumentParser) -> None:
+    """What becomes of a task that cells were asked under two protocols."""
+    options.add_argument(
+        "--mixed", default="refuse", help="tasks of two protocols: refuse, or drop what dense was not asked"
+    )
+
+
 def read(options: argparse.Namespace) -> pd.DataFrame:
-    """The study the options name."""
-    return load_wandb(options.source, options.study) if options.source else load(options.study, options.store)
+    """The study the options name; with `--mixed drop` what is left out of it is said."""
+    if options.mixed not in MIXED:
+        raise AnalysisError(f"--mixed={options.mixed!r}: valid: {', '.join(MIXED)}")
+    away = getattr(options, "source", "")
+    data = load_wandb(away, options.study) if away else load(options.study, options.store)
+    if options.mixed == "refuse":  # by `check_protocols`, of the tasks that are shown
+        return data
+    data = protocols.drop(data)
+    sys.stderr.writelines(f"{line}\n" for line in protocols.lines(data, "aside"))
+    return data
 
 
 def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:

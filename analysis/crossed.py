@@ -139,10 +139,10 @@ def summarise(scores: Array, dense: Array | None, weight: Array, metric: Metric)
         metric: What the scores amount to.
     """
     values = np.array([value_of(row, weight, metric.kind) for row in scores])
-    several = len(scores) > 1 and scores.shape[1] > 1
+    several, finite = len(scores) > 1 and scores.shape[1] > 1, bool(np.isfinite(values).all())
     found = {"seeds": len(scores), "n": scores.shape[1], "value": float(values.mean())}
-    found["spread"] = float(values.std(ddof=1)) if len(scores) > 1 else math.nan
-    if several and np.isfinite(values).all():
+    found["spread"] = float(values.std(ddof=1)) if len(scores) > 1 and finite else math.nan
+    if several and finite:
         found |= _value(scores, values, weight, metric.kind)
     else:
         low, high = interval_of(scores[0], weight, metric.kind) if len(scores) == 1 else (math.nan, math.nan)
@@ -152,7 +152,7 @@ def summarise(scores: Array, dense: Array | None, weight: Array, metric: Metric)
         return found | dict.fromkeys(f.name for f in fields(Comparison))
     before = value_of(dense, weight, metric.kind)
     changed = bool((scores != dense).any())
-    if several and changed and np.isfinite(values).all() and math.isfinite(before):
+    if several and changed and finite and math.isfinite(before):
         return found | _against(scores, values, dense, weight, metric)
     worst = scores[int(np.argmin(np.isfinite(values)))]  # one seed, one that is not finite, or all as dense
     return found | vars(compare(worst, dense, weight, metric.kind, metric.higher, metric.margin))

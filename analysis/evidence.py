@@ -77,7 +77,7 @@ class Evidence:
 
     def dense(self, role: str) -> Any:
         """The dense point of a role."""
-        return next(self.of(role)[lambda p: p["state"] == "dense"].itertuples())
+        return parent(self.of(role), self.model)
 
     def tasks(self) -> list[str]:
         """Tasks on which something can be kept, perplexities left out."""
@@ -149,11 +149,38 @@ class Evidence:
         Raises:
             Missing: they share no stored item.
         """
-        one, two = self.scores(new), self.scores(old)
+        return self.mean_gain([new], [old])
+
+    def mean_gain(self, new: Sequence[Any], old: Sequence[Any]) -> Gain:
+        """The same of several points on each side, averaged per item and draw.
+
+        Raises:
+            Missing: they share no stored item.
+        """
+        one, two = self._averaged(new), self._averaged(old)
         names = [name for name in one if name in two]
         if len(names) < 2:
-            raise Missing(f"no stored items that {new.task} and {old.task} share")
+            raise Missing(f"no stored items that {new[0].task} and {old[0].task} share")
         return difference(np.array([one[n] for n in names]).T, np.array([two[n] for n in names]).T)
+
+    def _averaged(self, points: Sequence[Any]) -> dict[str, list[float]]:
+        """Item -> its mean score over the points, one per draw that all of them have."""
+        every = [self.scores(point) for point in points]
+        names = [name for name in every[0] if all(name in found for found in every)]
+        few = min((len(draws) for found in every for draws in found.values()), default=0)
+        return {name: np.mean([found[name][:few] for found in every], axis=0).tolist() for name in names}
+
+
+def parent(points: pd.DataFrame, model: str) -> Any:
+    """The dense point among these points of one task.
+
+    Raises:
+        Missing: there is none; another model of the study was asked the task.
+    """
+    own = points[points["state"] == "dense"]
+    if own.empty:
+        raise Missing(f"model {model!r} has no dense cell that was asked this")
+    return next(own.itertuples())
 
 
 def _bare(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis import brief, collect, style
+from analysis import brief, collect, protocols, style
 from analysis.tables import eval_seconds
 
 
@@ -39,7 +39,7 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
 
     Errors stand below their values where the terminal is narrow, and are left out where that is too wide.
     """
-    data = rows if isinstance(rows, pd.DataFrame) else collect.frame(rows)
+    data = protocols.drop(rows if isinstance(rows, pd.DataFrame) else collect.frame(rows))
     bare = _unscored(data)
     for shape in _SHAPES:
         shown, notes = _table(data, shape, bare)
@@ -62,8 +62,7 @@ def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, width: int = 120) -> Gr
 
 def _told(data: pd.DataFrame) -> list[str]:
     """What a reader must know of the rows that no cell shows."""
-    aside = int(data["aside"].max()) if len(data) else 0
-    told = [f"{aside} rows under another protocol than dense are not shown"] if aside else []
+    told = protocols.lines(data, "aside")
     judged = data["metric"].str.startswith(
         "judge_"
     )  # a judge is beside the headline where a task has its own
@@ -184,7 +183,7 @@ def show(study: str, store_root: str | Path = "results", console: Console | None
     """Print the table of a study, write its tables and figures, and say where they are."""
     console = console or Console()
     try:
-        data = collect.load(study, store_root)
+        data = protocols.drop(collect.load(study, store_root))
     except (collect.AnalysisError, OSError) as problem:
         console.print(f"no table: {problem}", style="yellow", markup=False, highlight=False)
         return
@@ -227,6 +226,7 @@ class Finish:
 
     def __init__(self) -> None:
         self._ran = self._shown = False
+        self._cells = 0  # jobs, but for those whose config was no cell
 
     def on_run_start(self, config: Any, **_: Any) -> None:
         """Nothing to do: a sweep that can not be composed has nothing to show."""
@@ -236,10 +236,13 @@ class Finish:
 
     def on_job_start(self, config: Any, **_: Any) -> None:
         """Promise the table."""
+        self._cells += 1
         self._promise(config)
 
-    def on_job_end(self, config: Any, **_: Any) -> None:
-        """Nothing to do."""
+    def on_job_end(self, config: Any, job_return: Any = None, **_: Any) -> None:
+        """A job that returns false says that its config was no cell."""
+        if getattr(job_return, "_return_value", None) is False:  # the property raises what a job raised
+            self._cells -= 1
 
     def on_compose_config(self, config: Any, **_: Any) -> None:
         """Nothing to do (only Hydra 1.4 calls it)."""
@@ -259,7 +262,7 @@ class Finish:
             atexit.register(self._show, str(config.study), str(config.store))
 
     def _show(self, study: str, store_root: str) -> None:
-        """Show the study, once; nothing where nothing ran or was stored: what went wrong has been said."""
-        if self._ran and not self._shown and (Path(store_root) / study).is_dir():
+        """Show the study, once; nothing where no cell ran or was stored: what went wrong has been said."""
+        if self._cells and not self._shown and (Path(store_root) / study).is_dir():
             self._shown = True
             show(study, store_root)

@@ -125,8 +125,8 @@ def h3b(e: Evidence) -> Finding:
     "H3c",
     "At equal measured bytes, quantisation beats pruning on every task.",
     "each pruned cell against the largest quantised file that is no larger, paired by item, Holm over all "
-    "pairs; per task: refuted if pruning is better in one, supported if quantisation is better in one and "
-    "worse in none",
+    "pairs; per task: refuted if pruning is better in one, supported if quantisation is better in more than "
+    "half of them and worse in none; where most do not differ surely it is undecided",
 )
 def h3c(e: Evidence) -> Finding:
     """Pairs of cells at equal bytes."""
@@ -152,7 +152,7 @@ def _beats(task: str, own: pd.DataFrame) -> Part:
     """Of the pairs of one task, how many quantisation wins and loses."""
     sure = own["p"] <= 0.05
     better, worse = int((sure & (own["gain"] > 0)).sum()), int((sure & (own["gain"] < 0)).sum())
-    outcome = "refuted" if worse else "supported" if better else "undecided"
+    outcome = "refuted" if worse else "supported" if 2 * better > len(own) else "undecided"
     text = f"better in {better}, worse in {worse} of {len(own)} pairs (Holm)"
     text += f"; mean gain {own['gain'].mean():+.3f}"
     return Part(style.short_task(task), outcome, text)

@@ -14,7 +14,7 @@ from scipy.stats import t
 
 from analysis import kick_more, stats, style
 from analysis.crossed import Spread
-from analysis.evidence import Evidence, Gain, Reach, at_most, percent
+from analysis.evidence import Evidence, Gain, Reach, at_most, parent, percent
 from analysis.kick_data import Missing
 from analysis.verdicts import Finding, Part, hypothesis
 from crunchmark.paired import LEVEL
@@ -97,8 +97,8 @@ class _Loss:
 
 def _loss(e: Evidence, line: pd.DataFrame, role: str, only: Set[str] | None = None) -> _Loss:
     """Loss relative to dense above chance, averaged over budgets; of all items, or of some."""
-    parent = e.dense(role)
-    dense = {name: scores for name, scores in e.scores(parent).items() if only is None or name in only}
+    origin = e.dense(role)
+    dense = {name: scores for name, scores in e.scores(origin).items() if only is None or name in only}
     points = [e.scores(point) for point in line.itertuples()]
     names = [name for name in dense if all(name in found for found in points)]
     if len(names) < 2:
@@ -108,7 +108,7 @@ def _loss(e: Evidence, line: pd.DataFrame, role: str, only: Set[str] | None = No
     few = min(len(scores) for scores in now)
     draws = np.mean([scores[:few].mean(1) for scores in now], axis=0)
     items = np.mean([scores.mean(0) for scores in now], axis=0)
-    kept = float(before.mean()) - (float(parent.chance) if style.known(parent.chance) else 0.0)
+    kept = float(before.mean()) - (float(origin.chance) if style.known(origin.chance) else 0.0)
     if not kept > 0:
         raise Missing(f"dense itself is at chance on items of {role}")
     most = float(np.ptp(np.vstack([before, *now]))) / kept
@@ -140,7 +140,7 @@ def h7b(e: Evidence) -> Finding:
     if not metric:
         raise Missing(f"no metric {' or '.join(kick_more.DISTINCT)} of {task}")
     own = e.of("instruct", metric)
-    dense = next(own[own["state"] == "dense"].itertuples())
+    dense = parent(own, e.model)
     line = e.pruners(own)
     parts = []
     for series, group in line.groupby("series"):
@@ -197,7 +197,7 @@ def _later(one: Reach, two: Reach) -> str:
 def h9(e: Evidence) -> Finding:
     """The interaction of budget and discipline."""
     own = e.able("mcr")
-    groups = e.groups(next(own[own["state"] == "dense"].itertuples()))
+    groups = e.groups(parent(own, e.model))
     if not groups:
         raise Missing(f"no item of {own['task'].iloc[0]} names a discipline (extra.group)")
     soft = {name for name, group in groups.items() if re.search("humanit|social", group.lower())}

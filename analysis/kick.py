@@ -110,9 +110,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     if chosen.source:
         raise collect.AnalysisError("--from: W&B holds no items, and these tests need them; valid is --store")
     formats = collect.listed(chosen.format, "format", pareto.FORMATS)
-    study = kick_data.study(chosen.study, chosen.store)
-    if aside := int(study.rows["aside"].max()):
-        say(f"{aside} rows under another protocol than dense are left out")
+    study = kick_data.study(chosen.study, chosen.store, collect.read(chosen))
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
     paths = tables(study, folder, say) + figures(study, folder, formats, say)
     found = verdicts.verdicts(study)

@@ -29,6 +29,8 @@ def _of_task(study: Study, model: str, role: str) -> pd.DataFrame:
     """The card of one task: dense, then up to four cells from different series that failed or nearly did."""
     task = study.role(role)
     own = study.of(task)[lambda p: p["model"] == model]
+    if not (own["state"] == "dense").any():
+        return pd.DataFrame()  # another model of the study was asked this
     answers = {p["cells"].split()[0]: _answers(study, p) for p in own.to_dict("records")}
     chosen = _cells(own)
     dense = own[own["state"] == "dense"]["cells"].iloc[0].split()[0]

@@ -165,6 +165,7 @@ def points(data: pd.DataFrame, store: Store, name: str) -> pd.DataFrame:
     lines = grouped[list(FACTS)].mean()
     lines[list(FIRST)] = grouped[list(FIRST)].first()
     lines["cells"] = grouped["cell"].agg(" ".join)
+    lines["broken"] = collect.broken(measured, KEYS)
     try:
         found = stats.pooled(store, name, measured)
     except ValueError as problem:

@@ -106,7 +106,8 @@ def score(point: Any, one_n: bool = True) -> Cell:
         text += f" [{style.number(point.value_low)}, {style.number(point.value_high)}]"
     text += "" if one_n else f" n={point.n:.0f}"
     text += f" ({point.seeds} seeds)" if point.seeds > 1 else ""
-    return Cell(f"{text} {style.MARKS.get(point.state, '')}".rstrip(), match=point.state == "match")
+    text = f"{text} {style.MARKS.get(point.state, '')}".rstrip()
+    return Cell(text, point.state == "match", collect.broken_note(point, point.series))
 
 
 def dense_cell(study: Study, model: str, task: str) -> Cell:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, outfile, style
+from analysis import collect, outfile, protocols, style
 from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
@@ -31,9 +31,8 @@ def quality(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str
     points, lost = collect.points(chosen), collect.gone(data)
     models = list(dict.fromkeys([*points["model"], *lost["model"]]))
     older = int(data["older"].max()) if len(data) else 0
-    aside = int(data["aside"].max()) if len(data) else 0
     legend = LEGEND + (f" {older} older cells of the same settings are not shown." if older else "")
-    legend += f" {aside} rows under another protocol than dense are not shown." if aside else ""
+    legend += "".join(f" {line}." for line in protocols.lines(chosen, "aside"))
     grids = []
     for model in models:
         told = collect.flagged(chosen[chosen["model"] == model])
@@ -126,7 +125,7 @@ def score_cell(row: Any) -> Cell:
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
     mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
-    return Cell(f"{text} {mark}".rstrip(), match=row.state == "match")
+    return Cell(f"{text} {mark}".rstrip(), row.state == "match", collect.broken_note(row, row.label))
 
 
 SIZE_HEAD = (

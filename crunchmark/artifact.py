@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from crunchmark.files import write_json
 from crunchmark.sliced import rebuild
@@ -19,6 +19,7 @@ from crunchmark.view import View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+GENERATED = ("transformers_version", "_from_model_config")  # said of the file, not of how to generate
 EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "sliced": rebuild
 }  # kind -> rebuild the edited modules on a fresh model
@@ -50,6 +51,7 @@ def write(
         "version": VERSION,
         "config": view.model.config.to_dict(),
         "edits": edits,
+        **_generation(view.model),
         "layers": layers,
         "tensors": {k: [list(t.shape), str(t.dtype).removeprefix("torch.")] for k, t in tensors.items()},
         "sha256": _sha256(folder / WEIGHTS),
@@ -58,6 +60,14 @@ def write(
         "about": dict(about),
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def _generation(model: Any) -> dict[str, Any]:
+    """How the checkpoint says to generate (stop tokens of a chat model), where its config does not."""
+    told = model.generation_config.to_diff_dict()
+    known = GenerationConfig.from_model_config(model.config).to_diff_dict()
+    own = {k: v for k, v in told.items() if k not in GENERATED and known.get(k) != v}
+    return {"generation": own} if own else {}
 
 
 def _rest(view: View, done: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -148,6 +158,7 @@ def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float
     rest = {k: t for k, t in tensors.items() if "::" not in k}
     missing, unexpected = model.load_state_dict(rest, strict=False)
     model.tie_weights()
+    model.generation_config.update(**manifest.get("generation", {}))
     view = View(model)
     sites = {site.name: site for i in range(len(view.blocks)) for site in view.sites(i)}
     for name, layer in manifest["layers"].items():

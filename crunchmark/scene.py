@@ -29,16 +29,29 @@ class Exam:
         self._loaded: tuple[str, Any] | None = None  # key and model of the cell being scored
 
     def answers(self, cell: Cell, name: str, task: Task) -> Row:
-        """Items of a task on a cell's model, found by content: another study asks no model again."""
-        key = key_of(cell=cell.key, task=name, protocol=task.protocol())
-        with self.cache.folder("scores", key, lambda temp: self._ask(cell, task, temp)) as folder:
-            try:
-                found = read_json(folder / ITEMS)
-            except ValueError as error:
-                raise damaged(folder / ITEMS, error) from None
-            if found is None:
-                raise damaged(folder / ITEMS, FileNotFoundError("it is not there"))
-            return found
+        """Items of a task on a cell's model, found by content: another study asks no model again.
+
+        Nor does another cell that came to the same weights: 8 bits are 8 bits at a budget of 0.1 and of 0.4.
+        """
+        asked = {"task": name, "protocol": task.protocol()}
+
+        def make(temp: Path) -> None:
+            if not task.of_weights:
+                self._ask(cell, task, temp)
+                return
+            same = key_of(**asked, weights=self._weights(cell), dense=cell.dense().key)
+            with self.cache.folder("answers", same, lambda folder: self._ask(cell, task, folder)) as folder:
+                write_json(temp / ITEMS, _read(folder / ITEMS))
+
+        with self.cache.folder("scores", key_of(**asked, cell=cell.key), make) as folder:
+            return _read(folder / ITEMS)
+
+    def _weights(self, cell: Cell) -> str:
+        """Everything that decides what the cell's model computes."""
+        with self.packed(cell) as folder:
+            manifest = artifact.read_manifest(folder)
+        told = {name: manifest.get(name) for name in ("sha256", "config", "edits", "layers", "generation")}
+        return key_of(**told, compute=cell.model.compute, device=cell.device.partition(":")[0])
 
     def forget(self) -> None:
         """Free the model that is in memory."""
@@ -72,6 +85,21 @@ class Exam:
         if own.get("eos_token_id") is not None:
             model.generation_config.eos_token_id = own["eos_token_id"]
         return model
+
+
+def _read(path: Path) -> Row:
+    """What was answered.
+
+    Raises:
+        ValueError: the file is damaged or not there; names it.
+    """
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise damaged(path, error) from None
+    if found is None:
+        raise damaged(path, FileNotFoundError("it is not there"))
+    return found
 
 
 class CellScene(Scene):

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from crunchmark.paired import MARGIN
 
@@ -62,6 +62,7 @@ class Task(ABC):
     """Yields per-item scores; aggregation, error bars and pairing with dense happen once, in the core."""
 
     name: str
+    of_weights: ClassVar[bool] = True  # False: scores are of more than the weights, of files or of a clock
 
     @abstractmethod
     def protocol(self) -> str:

@@ -70,6 +70,8 @@ class Turn:
 class Efficiency(Task):
     """Latency, rate, speedup, FLOPs and energy per point of the grid; bytes at the peak, at rest, on disk."""
 
+    of_weights = False
+
     name: str = "efficiency"
     device: str = "cpu"
     batches: Sequence[int] = (1, 8)  # prompts at a time

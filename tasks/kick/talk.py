@@ -125,7 +125,7 @@ class Talks(PairedTask):
         """The model's answers, scored, and judged beside the parent's.
 
         Raises:
-            ValueError: no talk fits the model's context.
+            ValueError: no talk fits the model's context, or a judge gave no score at all.
         """
         theirs = _read(folder / ANSWERS)
         mine = self.answers(model, tokenizer)
@@ -137,7 +137,7 @@ class Talks(PairedTask):
         said = [talk for talk in self.talks if talk.id in mine]
         cases = [self._case(t, mine[t.id], theirs[t.id], tokenizer) for t in said if t.id in theirs]
         own = (Score(t.id, k, v) for t in said for k, v in self.own_scores(t, mine[t.id]).items())
-        judged = chain.from_iterable(judge.judge(cases, model, tokenizer) for judge in self.judges)
+        judged = self._judged(cases, model, tokenizer)
         found = {(score.id, score.metric): score for score in chain(own, judged)}
         for talk in self.talks:
             tokens = self._longest(talk, tokenizer) - len(talk.turns) * self.decode.max_new_tokens
@@ -146,6 +146,21 @@ class Talks(PairedTask):
                 yield self._item(
                     talk, found.get((talk.id, name), Score(talk.id, name, None)), mine, theirs, more
                 )
+
+    def _judged(self, cases: Sequence[Case], model: Any, tokenizer: Any) -> Iterator[Score]:
+        """Scores of all judges.
+
+        Raises:
+            ValueError: one gave none at all, which is a failure to mend and no result to keep.
+        """
+        for judge in self.judges:
+            scores = list(judge.judge(cases, model, tokenizer))
+            if scores and all(score.score is None for score in scores):
+                raise ValueError(
+                    f"{self.name}.judge gave none of {len(cases)} items a score that can be read; valid: "
+                    "a judge that gives both answers the ratings it is asked for, in every order"
+                )
+            yield from scores
 
     def answers(self, model: Any, tokenizer: Any) -> Said:
         """An answer per turn of every talk that fits, turn by turn."""

@@ -4,7 +4,7 @@ import sys
 import pytest
 import synthetic_study
 
-from analysis import collect, tables
+from analysis import collect
 
 
 def test_a_stored_study_has_every_column_in_reading_order(root):
@@ -30,32 +30,6 @@ def test_a_study_is_a_name_not_a_path(root, name):
 def test_a_missing_store_is_named(tmp_path):
     with pytest.raises(collect.AnalysisError, match=r"store=.*no such folder"):
         collect.load("demo", tmp_path / "nowhere")
-
-
-def test_rows_under_another_protocol_than_dense_are_put_aside(rows):
-    odd = next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")
-    odd["protocol"] = "window-1024"
-    data = collect.frame(rows)
-    assert len(data) == len(collect.frame(rows[:1])) * len(rows) - 1
-    assert set(data["aside"]) == {1}
-    assert "window-1024" not in set(data["protocol"])
-    assert "1 rows under another protocol than dense are not shown" in tables.quality(data)[0].legend
-
-
-def test_the_protocol_of_the_newest_dense_cell_counts(rows):
-    old = [{**r, "cell": f"9{r['cell']}", "protocol": "old", "written": 100, "calib_seed": 7} for r in rows]
-    new = [{**r, "written": 200} for r in rows]
-    measured = collect.frame([*new, *old]).query("task != ''")
-    assert "old" not in set(measured["protocol"])
-    assert set(measured["task"]) == set(collect.frame(new).query("task != ''")["task"])
-
-
-def test_mixed_protocols_without_a_dense_row_are_refused_with_both_ids(rows):
-    rows = [r for r in rows if r["method"] != "dense"]
-    next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
-    with pytest.raises(collect.AnalysisError, match=r"'nano_ppl'.*'nano_ppl-v1' and 'window-1024'") as caught:
-        collect.check_protocols(collect.frame(rows))
-    assert "\n" not in str(caught.value)
 
 
 def test_calibration_seeds_become_mean_spread_and_number():

@@ -130,6 +130,6 @@ def test_models_have_figures_of_their_own(rows, tmp_path):
 def test_mixed_protocols_are_not_drawn(rows, tmp_path):
     rows = [r for r in rows if r["method"] != "dense"]
     rows[2]["protocol"] = "other"
-    with pytest.raises(collect.AnalysisError, match="rows mix"):
+    with pytest.raises(collect.AnalysisError, match="rows mix protocols"):
         pareto.write(collect.frame(rows), tmp_path / "figures")
     assert not (tmp_path / "figures").exists()

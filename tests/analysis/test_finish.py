@@ -103,6 +103,22 @@ def test_the_callback_shows_once_and_only_at_the_end(monkeypatch, tmp_path):
     assert calls == [("demo", store)]
 
 
+@pytest.mark.parametrize(("said", "shown"), [([False], 0), ([False, True], 1), ([True], 1), ([], 0)])
+def test_a_config_that_is_no_cell_shows_no_table_of_earlier_ones(monkeypatch, tmp_path, said, shown):
+    """The study is there from before; a job returns false where its config was no cell."""
+    calls = []
+    (tmp_path / "demo").mkdir()
+    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    monkeypatch.setattr(finish.atexit, "register", lambda *_: None)
+    config, callback = SimpleNamespace(study="demo", store=str(tmp_path)), finish.Finish()
+    for value in said:
+        callback.on_job_start(config=config, task_function=None)
+        callback.on_job_end(config=config, job_return=SimpleNamespace(_return_value=value))
+    callback.on_run_end(config=config)
+    callback._show("demo", str(tmp_path))
+    assert len(calls) == shown
+
+
 def test_nothing_is_said_where_nothing_was_stored(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
@@ -216,8 +232,3 @@ def test_flags_and_missing_scores_are_told_below_the_table(rows):
     text = printed(finish.table(rows), 160)
     items = 2 * svd[0]["n"]
     assert f"flagged in nano_factoid: truncated 7, scores for 50% of {items} items" in text
-
-
-def test_rows_under_another_protocol_are_counted_in_the_terminal_too(rows):
-    next(r for r in rows if r["method"] == "svd" and r["task"] == "nano_ppl")["protocol"] = "window-1024"
-    assert "1 rows under another protocol than dense are not shown" in printed(finish.table(rows))

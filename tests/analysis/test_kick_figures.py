@@ -160,7 +160,7 @@ def test_mixed_protocols_are_refused_with_both_ids(tmp_path):
     for cell in cells[:2]:
         path = tmp_path / "demo" / cell[:24] / "task-nano_summ.json"
         path.write_text(path.read_text().replace('"state": "dense"', '"state": "match"'))
-    with pytest.raises(collect.AnalysisError, match="'one' and 'two'"):
+    with pytest.raises(collect.AnalysisError, match=r"'two' \(1 cell\) and 'one' \(1 cell\)"):
         kick_data.study("demo", tmp_path)
 
 

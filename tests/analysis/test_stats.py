@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import collect, crossed, plan, stats
+from analysis import collect, crossed, kick_data, kick_tables, plan, stats, tables
 from crunchmark.evaluate import rows as rows_of
 from crunchmark.paired import compare, yes_no
 from crunchmark.proportion import ratio_score
@@ -134,6 +134,20 @@ def test_a_model_that_broke_fails_and_is_no_missing_score(tmp_path, k):
     assert data.query("label == 'm'")["state"].iloc[0] == "fail"
     line = stats.pooled(Store(tmp_path), "s", data).query("label == 'm'").iloc[0]
     assert (line["state"], line["n"]) == ("fail", 120)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["mean", "exp"])
+def test_the_tables_name_the_seed_that_broke(tmp_path, kind):
+    scores, dense = seeds(3)
+    scores[1] = np.full(120, math.nan if kind == "mean" else math.inf)
+    data = put(Store(tmp_path), scores, dense, Metric("score", kind, kind == "mean"))
+    study = kick_data.study("s", tmp_path, data)
+    for page in (tables.quality(data)[0], kick_tables.table3(study)[0][0]):
+        note = "m at 0.3, t: no finite score with seed 1 (3 seeds), which is a fail of all"
+        assert page.notes() == [note]
+    scores[1] = dense
+    assert not tables.quality(put(Store(tmp_path / "whole"), scores, dense, Metric("acc")))[0].notes()
 
 
 def test_dense_is_the_one_of_the_same_moment_where_the_task_measured_both(tmp_path):

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that behaves as badly as its script says, one step per request."""
+"""A real HTTP server on loopback that behaves as badly as its script says, and a judge that asks it."""
 
 import json
 import socket
@@ -6,6 +6,9 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tasks.kick.judge import Case
+from tasks.kick.judge.api import ApiJudge
 
 
 def completion(text):
@@ -110,3 +113,18 @@ def serving(script):
         server.gone.set()
         http.shutdown()
         http.server_close()
+
+
+def cases(count=3, kind="chat"):
+    return [
+        Case(f"q{i}", kind, f"Question {i}?", (f"reference {i}",), (f"answer {i}",)) for i in range(count)
+    ]
+
+
+def judge(server, folder, **more):
+    options = {"timeout": 5.0, "deadline": 30.0, "retries": 3, "folder": str(folder)} | more
+    return ApiJudge(model="m-1", base_url=server.url, key_env="JUDGE_KEY", **options)
+
+
+def asked(judge, given):
+    return list(judge.judge(given, None, None))

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from refusals import refused
 from transformers import AutoTokenizer
 
 from crunchmark.machine import ROOT
 from tasks.kick.generate import Decode, generate, prompt_ids
-from tests.unit.refusals import refused
 
 NANO = ROOT / "tasks" / "nano"
 

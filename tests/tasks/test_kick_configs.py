@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_judge_api import refused
+from refusals import refused
 
 from crunchmark.machine import ROOT
 from crunchmark.task import Task

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusals import refused
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import rows
@@ -10,7 +11,6 @@ from crunchmark.machine import ROOT
 from tasks.kick.generate import Decode, prompt_ids
 from tasks.kick.instruct import Instructions
 from tasks.kick.summ import Summaries, story_of
-from tests.unit.refusals import refused
 
 REAL = ROOT.parent / "shared" / "data"
 real = pytest.mark.skipif(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from refusals import refused
 from transformers import AutoModelForCausalLM
 
 from crunchmark.evaluate import rows
@@ -13,7 +14,6 @@ from tasks.kick.judge import Judge, Score
 from tasks.kick.judge.base import question
 from tasks.kick.judge.proxies import Proxies
 from tasks.nano.talks import NanoInstructions, NanoSummaries
-from tests.unit.refusals import refused
 
 NANO = ROOT / "tasks" / "nano"
 

@@ -3,11 +3,8 @@
 import math
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crunchmark.evaluate import rows
-from crunchmark.machine import ROOT
 from crunchmark.task import Item, Metric
 from tasks.lm import LmEval, score
 from tasks.samples import truncated
@@ -22,13 +19,6 @@ doc_to_text: "{{{{{text}}}}}"
 doc_to_target: "{{{{a}}}}"
 {more}
 """
-
-
-@pytest.fixture(scope="module")
-def nano():
-    folder = ROOT / "tasks" / "nano" / "model"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def own(folder, rows, kind="generate_until", text="q", more="", code=""):

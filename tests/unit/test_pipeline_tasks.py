@@ -3,10 +3,11 @@
 import shutil
 from dataclasses import replace
 
-from cells import Probe
+from cells import Probe, runs
 
 from crunchmark.task import Item, Metric, PairedTask
 from crunchmark.view import TermLinear
+from methods.rtn import RTN
 from methods.svd import SVD
 
 
@@ -96,3 +97,17 @@ def test_a_task_sees_the_bytes_and_the_packed_form(runner, make, tmp_path):
     assert row["gpu_seconds"] == 0.0
     (item, _) = runner.exam.answers(cell, "sizes", cell.tasks["sizes"])["items"]
     assert item[4]["terms"][0] > 0 == item[4]["terms"][1]  # a dense weight runs as a linear layer
+
+
+def test_the_same_weights_are_asked_once(runner, make, tmp_path):
+    """8 bits are what a budget of 0.1 and one of 0.2 come to; a task about more than weights asks again."""
+    one, two = (runner.run(make(RTN(), budget)) for budget in (0.1, 0.2))
+    assert one[0]["setting"] == two[0]["setting"]
+    assert [r["value"] for r in one] == [r["value"] for r in two]
+    assert one[0]["cell"] != two[0]["cell"]
+    assert runs(tmp_path) == ["probe"] * 2  # dense, and both
+    clock = Probe(tmp_path / "log", name="clock")
+    clock.of_weights = False
+    for budget in (0.1, 0.2):
+        runner.run(make(RTN(), budget, tasks={"clock": clock}))
+    assert runs(tmp_path)[2:] == ["clock"] * 3

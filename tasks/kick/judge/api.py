@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,14 @@ from crunchmark.checks import first_line, flag, number, one_of, positive, whole
 from crunchmark.files import read_json, writable, write_json
 from crunchmark.task import Metric
 from tasks.kick.judge.base import Case, Judge, Score, prompts, rated
-from tasks.kick.judge.replies import Ratings, combined, message, read, schema
+from tasks.kick.judge.replies import Ratings, combined, message, ratings_of, read, said, schema
 
 ORDERS = {"both": (True, False), "reference_first": (True,), "answer_first": (False,)}
+TEXTS = {  # settings without which nothing can be asked, and what they are
+    "model": "the id of a model that the endpoint serves",
+    "base_url": "http(s)://HOST/v1",
+    "folder": "a folder",
+}
 WAIT = 10.0  # seconds between tries that the client may add to each
 
 
@@ -37,14 +43,16 @@ class ApiJudge(Judge):
     key_env: the environment variable that holds the key; the key itself is stored nowhere.
     structured: ask for a reply by JSON schema; false for endpoints that have no such thing.
     timeout, deadline: seconds, of one try and of all cases together.
-    retries: of 408, 409, 429, 5xx, timeouts and broken connections, with growing waits.
+    retries: of 408, 409, 429, 5xx, timeouts and broken connections, with growing waits; and of replies
+        that cannot be read.
     parallel: requests under way at a time.
-    least: share of the requests that must be answered; below, the task fails and can be asked again.
-    folder: where replies are kept, by content.
+    least: share of the requests that must get a reply that can be read; below, the task fails and can be
+        asked again.
+    folder: where replies that can be read are kept, by content.
     """
 
-    model: str
-    base_url: str
+    model: str = ""
+    base_url: str = ""
     key_env: str = "OPENAI_API_KEY"
     votes: int = 1
     orders: str = "both"
@@ -62,13 +70,16 @@ class ApiJudge(Judge):
         """Check the settings.
 
         Raises:
-            ValueError: one is out of range, or the model or the address is missing.
+            ValueError: one is out of range or missing, or a key is where it would be stored.
         """
-        for name in ("model", "base_url", "key_env", "folder"):
+        for name, valid in TEXTS.items():
             if not isinstance(value := getattr(self, name), str) or not value:
-                raise ValueError(f"judge.{name}={value!r} is missing; valid: a text")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"judge.base_url={self.base_url!r} is no address; valid: http(s)://HOST/v1")
+                wrong = "no text" if value else "missing"
+                raise ValueError(f"judge.{name}={value!r} is {wrong}; valid: {valid}")
+        _check_address(self.base_url)
+        if not isinstance(self.key_env, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
+            # it may be the key itself, which no message may repeat
+            raise ValueError("judge.key_env is no name; valid: the name of the variable that holds the key")
         one_of("judge.orders", self.orders, ORDERS)
         flag("judge.structured", self.structured)
         for name in ("votes", "max_tokens", "parallel"):
@@ -95,10 +106,10 @@ class ApiJudge(Judge):
         """Ask what is not in the folder yet, then score everything.
 
         Raises:
-            ValueError: too few requests were answered; what was answered is kept.
+            ValueError: too few replies can be read; those are kept.
         """
         asks = [ask for case in cases for ask in self._asks(case)]
-        known = {ask.key: text for ask in asks if (text := self._known(ask)) is not None}
+        known = {ask.key: ratings for ask in asks if (ratings := self._known(ask)) is not None}
         todo = list({ask.key: ask for ask in asks if ask.key not in known}.values())
         if todo:
             client, reasons = self._client(), list[str]()
@@ -107,15 +118,13 @@ class ApiJudge(Judge):
             if not answered or answered < self.least * len(asks):
                 raise ValueError(
                     f"judge {self.model!r} at {self.base_url} answered {answered} of {len(asks)} requests "
-                    f"({reasons[-1] if reasons else 'deadline'}); valid: an endpoint that answers; "
-                    "what was answered is kept"
+                    f"({reasons[-1] if reasons else 'deadline'}); valid: an endpoint that answers as asked; "
+                    "what can be read is kept"
                 )
         for case in cases:
             replies: dict[bool, list[Ratings | None]] = {}
             for ask in self._asks(case):
-                text = known.get(ask.key)
-                ratings = None if text is None else read(text, case.kind)
-                replies.setdefault(ask.reference_first, []).append(ratings)
+                replies.setdefault(ask.reference_first, []).append(known.get(ask.key))
             yield from combined(case, replies, self.model)
 
     def _asks(self, case: Case) -> list[Ask]:
@@ -139,10 +148,11 @@ class ApiJudge(Judge):
     def _path(self, ask: Ask) -> Path:
         return Path(self.folder) / f"{ask.key}.json"
 
-    def _known(self, ask: Ask) -> str | None:
-        """The reply that was paid for before."""
-        found = read_json(self._path(ask))
-        return None if found is None else str(found["reply"])
+    def _known(self, ask: Ask) -> Ratings | None:
+        """The reply that was paid for before; one that cannot be read is as good as none."""
+        with writable("judge.folder", Path(self.folder)):
+            found = read_json(self._path(ask))
+        return None if found is None else read(str(found["reply"]), ask.case.kind)
 
     def _client(self) -> Any:
         """The client; its own retries wait longer each time and heed Retry-After.
@@ -166,42 +176,50 @@ class ApiJudge(Judge):
             api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
         )
 
-    async def _send(self, client: Any, todo: Sequence[Ask], reasons: list[str]) -> dict[str, str]:
-        """Replies by key; each is on disk as soon as it is here. Why others are missing goes to reasons."""
+    async def _send(self, client: Any, todo: Sequence[Ask], reasons: list[str]) -> dict[str, Ratings]:
+        """Ratings by key; each is on disk as soon as it is here. Why others are missing goes to reasons."""
         from openai import OpenAIError
 
-        end, gate, found = (
-            time.monotonic() + self.deadline,
-            asyncio.Semaphore(self.parallel),
-            dict[str, str](),
-        )
+        end, gate = time.monotonic() + self.deadline, asyncio.Semaphore(self.parallel)
+        patience = (self.retries + 1) * (self.timeout + WAIT)  # a body that drips beats a read timeout
+        found: dict[str, Ratings] = {}
 
         async def one(ask: Ask) -> None:
             async with gate:
-                patience = (self.retries + 1) * (
-                    self.timeout + WAIT
-                )  # a body that drips beats a read timeout
                 left = max(0.0, min(end - time.monotonic(), patience))
-                body = self._body(ask.case, ask.reference_first)
                 try:
-                    done = await asyncio.wait_for(client.chat.completions.create(**body), left)
-                    text = _text(done)
+                    done, ratings = await asyncio.wait_for(self._rated(client, ask), left)
                 except TimeoutError:
                     reasons.append("no whole answer before the deadline")
                 except (OpenAIError, ValueError) as error:
                     reasons.append(_reason(error).replace(client.api_key, "***"))
                 else:
-                    self._keep(ask, text, done)
-                    found[ask.key] = text
+                    self._keep(ask, done)
+                    found[ask.key] = ratings
 
         async with client:
             await asyncio.gather(*(one(ask) for ask in todo))
         return found
 
-    def _keep(self, ask: Ask, text: str, done: Any) -> None:
+    async def _rated(self, client: Any, ask: Ask) -> tuple[Any, Ratings]:
+        """The first completion that can be read, and its ratings.
+
+        Raises:
+            ValueError: none of the tries brought one.
+        """
+        body, problem = self._body(ask.case, ask.reference_first), ValueError()
+        for _ in range(self.retries + 1):
+            try:
+                done = await client.chat.completions.create(**body)
+                return done, ratings_of(done, ask.case.kind)
+            except ValueError as error:
+                problem = error
+        raise problem
+
+    def _keep(self, ask: Ask, done: Any) -> None:
         """Write a reply down."""
         record = {
-            "reply": text,
+            "reply": said(done),
             "model": self.model,
             "base_url": self.base_url,
             "case": ask.case.id,
@@ -213,18 +231,19 @@ class ApiJudge(Judge):
             write_json(self._path(ask), record)
 
 
-def _text(done: Any) -> str:
-    """What a completion says.
+def _check_address(address: str) -> None:
+    """The address goes into rows and files, so that it may hold no key.
 
     Raises:
-        ValueError: the endpoint sent something else.
+        ValueError: it may hold one, which no message may repeat, or it is none.
     """
-    choices = getattr(done, "choices", None)
-    said = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    text = getattr(said, "content", None)
-    if not isinstance(text, str):
-        raise ValueError("it sent something that is no chat completion")
-    return text
+    if set(address) & set("@?#"):
+        raise ValueError(
+            f"judge.base_url holds a user, a key or a query; valid: {TEXTS['base_url']} alone, "
+            "and the key in the environment variable that judge.key_env names"
+        )
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", address):
+        raise ValueError(f"judge.base_url={address!r} is no address; valid: {TEXTS['base_url']}")
 
 
 def _reason(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class LocalJudge(Judge):
     mass: probability that must lie on ratings at all; below, there is no score.
     """
 
-    path: str
+    path: str = ""
     revision: str | None = None
     compute: str = "float32"
     device: str | None = None

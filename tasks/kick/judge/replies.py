@@ -8,6 +8,7 @@ from typing import Any
 from tasks.kick.judge.base import HIGH, LOW, Case, Score, aspects, prompts, question
 
 SIDES = ("answer_1", "answer_2")
+SHOWN = 80  # characters of a reply that an error quotes
 Ratings = dict[str, dict[str, float]]  # side -> aspect -> rating
 
 
@@ -32,6 +33,35 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def said(done: Any) -> str:
+    """What a completion says.
+
+    Raises:
+        ValueError: the endpoint sent something else.
+    """
+    choices = getattr(done, "choices", None)
+    told = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    text = getattr(told, "content", None)
+    if not isinstance(text, str):
+        raise ValueError("it sent something that is no chat completion")
+    return text
+
+
+def ratings_of(done: Any, kind: str) -> Ratings:
+    """The ratings in a completion.
+
+    Raises:
+        ValueError: there are none that can be read; quotes how the reply begins.
+    """
+    text = said(done)
+    found = read(text, kind)
+    if found is None:
+        cut = getattr(done.choices[0], "finish_reason", None) == "length"
+        end = " and ends at max_tokens" if cut else ""
+        raise ValueError(f"a reply can not be read: it begins {text[:SHOWN]!r}{end}")
+    return found
 
 
 def read(text: str, kind: str) -> Ratings | None:

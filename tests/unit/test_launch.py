@@ -1,0 +1,85 @@
+"""What the command line is told in one line before a cell is made."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from refusals import refused
+
+from crunchmark.machine import ROOT
+from crunchmark.task import Task
+from launch import check_mode, check_words, guarded, made, one_line
+
+JUDGE = "tasks.kick.judge.api.ApiJudge"
+TALKS = {"_target_": "tasks.nano.talks.NanoInstructions", "name": "t"}
+
+
+def hydra(mode, name, grids):
+    sweeper = {} if grids is None else {"grids": grids}
+    return SimpleNamespace(mode=mode, sweeper=sweeper, runtime=SimpleNamespace(choices={"experiment": name}))
+
+
+def test_grids_want_a_sweep():
+    grids = [{"method": "svd"}, {"method": "rtn"}]
+    refused(
+        lambda: check_mode(hydra(RunMode.RUN, "two", grids)),
+        "experiment=two has grids",
+        "valid: -m experiment=two",
+    )
+    refused(lambda: check_mode(hydra(RunMode.RUN, None, grids)), "hydra.sweeper.grids has grids", "-m")
+
+
+@pytest.mark.parametrize("grids", [None, []])
+def test_an_experiment_of_one_cell_wants_none(grids):
+    check_mode(hydra(RunMode.RUN, "one", grids))
+    check_mode(hydra(RunMode.MULTIRUN, "two", [{"method": "svd"}]))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "++task.t.judge={model: m, base_url: 'https://user:sk-secret@host/v1'}",
+        "++task.t.judge.base_url=https://sk-secret@host/v1",
+        "++task.t.judge={base_url: 'http://host/v1?api_key=sk-secret'}",
+        "++task.t.judge={base_url: 'http://host/v1?a=b&Token=sk-secret'}",
+    ],
+)
+def test_a_key_on_the_command_line_is_refused_before_it_is_written_anywhere(word, monkeypatch, capsys):
+    refused(lambda: check_words(["-m", "method=svd", word]), "task.t.judge", "environment variable")
+    monkeypatch.setattr("sys.argv", ["run.py", word])
+    assert guarded(lambda: pytest.fail("Hydra has it")) == 2
+    assert "sk-secret" not in capsys.readouterr().err
+
+
+def test_addresses_without_a_key_are_let_through():
+    good = ("http://host/v1", "https://host/v1/a@b", "user@host", "a?key=b", "lmeval://any")
+    check_words([f"++task.t.judge={{base_url: '{address}'}}" for address in good])
+
+
+def test_an_option_that_an_inner_object_does_not_take_is_named_with_what_it_takes():
+    judge = {"_target_": JUDGE, "modle": "m", "base_url": "http://h/v1"}
+    refused(
+        lambda: made(TALKS | {"judge": judge}, "task.t", Task),
+        "task.t.judge.modle is no field; nearest: model, orders, folder; valid: base_url,",
+    )
+    refused(lambda: made(TALKS | {"limits": 3}, "task.t", Task), "task.t.limits is no field; nearest: limit;")
+
+
+def test_what_an_inner_object_lacks_is_its_own_complaint():
+    refused(
+        lambda: made(TALKS | {"judge": {"_target_": JUDGE, "model": "m"}}, "task.t", Task),
+        "judge.base_url='' is missing; valid: http(s)://HOST/v1",
+    )
+    wrong = TALKS | {"judge": {"_target_": f"{JUDGE}s"}}
+    refused(lambda: made(wrong, "task.t", Task), "task.t can not be made", "ApiJudges")
+
+
+@pytest.mark.parametrize("word", ["hydra.sweeper.part=1/2", "hydra.sweeper.grids=[]"])
+def test_what_belongs_to_an_experiment_says_so(word):
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None), pytest.raises(HydraException) as e:
+        compose("config", [word])
+    told = one_line(e.value)
+    assert told.startswith(f"error: {word.partition('=')[0]} belongs to an experiment; valid: beside -m exp")
+    assert "\n" not in told
