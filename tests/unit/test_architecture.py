@@ -31,7 +31,7 @@ LAYERS = [  # each may import from its own and from those before
         "energy",
         "efficiency",
     },
-    {"interface", "task", "projected", "view", "families", "edits"},
+    {"interface", "task", "projected", "branch", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
