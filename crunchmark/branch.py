@@ -58,6 +58,6 @@ class Branch(Compensator):
 
 
 def _balanced(b: Tensor, a: Tensor, room: Room) -> LowRank:
-    """The term of b (out, r) @ a (r, in), each side with half of the size: float16 then holds small errors."""
+    """The term of b (out, r) @ a (r, in), each with half of the size: float16 then holds small errors."""
     size = a.norm(dim=1).clamp(min=1e-30).sqrt()  # (r,), b has unit columns
     return LowRank.of(b * size, a / size[:, None], room.dtype)

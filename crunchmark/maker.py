@@ -121,6 +121,6 @@ class Maker:
         try:
             term = self.method.compress(layer, ledger.room)
         except Unreachable as answer:
-            needs = around(self.repairer, answer.needs, layer.shape, room)
+            needs = min(around(self.repairer, answer.needs, layer.shape, room), dense_bytes(layer.shape))
             raise Unreachable(answer.what, needs, room.nbytes, least=answer.least) from None
         return self.repairer.repair(layer, term, room)

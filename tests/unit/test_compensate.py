@@ -202,7 +202,7 @@ def test_its_bytes_come_out_of_the_same_room(shape, base, repairer):
         assert both.setting == bare.setting
 
 
-@pytest.mark.parametrize("repairer", [EoRA(share=0.9), EoRA(rank=20)], ids=repr)
+@pytest.mark.parametrize("repairer", [EoRA(share=0.6), EoRA(rank=20)], ids=repr)
 def test_what_a_repair_leaves_can_be_too_little(repairer):
     of = layer(11)
     room = room_of(of.shape, 0.1)
@@ -213,6 +213,13 @@ def test_what_a_repair_leaves_can_be_too_little(repairer):
     assert maker(RTN(), repairer).term(of, Room(needs)).nbytes() <= needs
     with pytest.raises(Unreachable):
         maker(RTN(), repairer).term(of, Room(needs - 1))
+
+
+def test_where_a_repair_takes_nearly_all_only_dense_is_left():
+    of = layer(11)
+    with pytest.raises(Unreachable) as caught:
+        maker(RTN(), EoRA(share=0.95)).term(of, room_of(of.shape, 0.9))
+    assert caught.value.needs == dense_bytes(of.shape)
 
 
 @pytest.mark.parametrize(
