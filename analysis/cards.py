@@ -11,14 +11,15 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from analysis.notes import Note, Option, knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path("docs") / "methods.md"
-CONTRACTS = {"Method": "layer", "Keep": "layer", "ModelMethod": "whole model"}
+CONTRACTS = {"Method": "layer", "Keep": "layer", "ModelMethod": "whole model", "Compensator": "repair"}
+GROUPS = {"method": "", "compensate": "compensate="}  # folder of conf/ -> what stands before a card's name
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 HEAD = """# Methods
 
@@ -35,11 +36,20 @@ class Source:
 
     module: ast.Module
     name: str
+    root: Path
 
     @cached_property
     def node(self) -> ast.ClassDef:
         """The class."""
-        return next(n for n in self.module.body if isinstance(n, ast.ClassDef) and n.name == self.name)
+        return _class(self.module, self.name)
+
+    @cached_property
+    def lineage(self) -> list[ast.ClassDef]:
+        """The class and those of the core it builds on, up to a contract."""
+        found = [self.node]
+        while _base(found[-1]) not in CONTRACTS:
+            found.append(_core_class(self.root, _base(found[-1])))
+        return found
 
     @property
     def paper(self) -> str:
@@ -49,34 +59,35 @@ class Source:
     @property
     def contract(self) -> str:
         """`layer (Method)` or `whole model (ModelMethod)`."""
-        base = next(b.id for b in self.node.bases if isinstance(b, ast.Name) and b.id in CONTRACTS)
-        return f"{CONTRACTS[base]} (`{base}`)"
+        return f"{CONTRACTS[_base(self.lineage[-1])]} (`{_base(self.node)}`)"
 
     def names(self, attribute: str) -> list[str]:
         """What a class attribute such as `needs` lists."""
-        found = [n.value for n in self.node.body if isinstance(n, ast.Assign) and _target(n) == attribute]
-        return [ast.unparse(item) for value in found for item in getattr(value, "elts", [])]
+        lines = [n for node in self.lineage for n in node.body]
+        found = [n.value for n in lines if isinstance(n, ast.Assign) and _target(n) == attribute]
+        return [ast.unparse(item) for value in found[:1] for item in getattr(value, "elts", [])]
 
     @property
     def fields(self) -> dict[str, str]:
         """Knob -> default of the dataclass."""
-        made = [n for n in self.node.body if isinstance(n, ast.AnnAssign) and n.value is not None]
+        lines = [n for node in reversed(self.lineage) for n in node.body]
+        made = [n for n in lines if isinstance(n, ast.AnnAssign) and n.value is not None]
         return {n.target.id: ast.unparse(n.value) for n in made if isinstance(n.target, ast.Name)}
 
     @property
     def prose(self) -> str:
         """The class docstring up to where it explains knobs, as one paragraph."""
-        return " ".join(self._docstring()[0].split())
+        return " ".join(self._docstring(self.node)[0].split())
 
     @property
     def meanings(self) -> dict[str, str]:
         """Knob -> what the class docstring says of it."""
-        parts = self._docstring()[1:]
+        parts = [part for node in reversed(self.lineage) for part in self._docstring(node)[1:]]
         return {name: " ".join(text.split()) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
-    def _docstring(self) -> list[str]:
+    def _docstring(self, node: ast.ClassDef) -> list[str]:
         """Prose, then knob, meaning, knob, meaning ..."""
-        text = ast.get_docstring(self.node) or ""
+        text = ast.get_docstring(node) or ""
         if not self.fields:
             return [text]
         return re.split(rf"(?:^|\s)({'|'.join(self.fields)}): ", text)
@@ -86,11 +97,28 @@ def _target(node: ast.Assign) -> str:
     return node.targets[0].id if isinstance(node.targets[0], ast.Name) else ""
 
 
+def _class(module: ast.Module, name: str) -> ast.ClassDef:
+    """The class of that name."""
+    return next(n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name)
+
+
+def _base(node: ast.ClassDef) -> str:
+    """What a class builds on."""
+    return ast.unparse(node.bases[0])
+
+
+@cache
+def _core_class(root: Path, name: str) -> ast.ClassDef:
+    """A class of the core, wherever it is written."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted((root / "crunchmark").glob("*.py")))
+    return _class(ast.parse(next(text for text in texts if f"\nclass {name}(" in text)), name)
+
+
 def source(target: str, root: Path) -> Source:
     """The class that a `_target_` such as methods.gptq.GPTQ names."""
     module, _, name = target.rpartition(".")
     path = root / (module.replace(".", "/") + ".py")
-    return Source(ast.parse(path.read_text(encoding="utf-8")), name)
+    return Source(ast.parse(path.read_text(encoding="utf-8")), name, root)
 
 
 def cards(root: Path = ROOT) -> str:
@@ -98,14 +126,24 @@ def cards(root: Path = ROOT) -> str:
     own = Note.of(root / "conf" / "config.yaml").options
     calib = next(o.default for o in own if o.name == "defaults.calib")
     usual = next(o.default for o in Note.of(root / f"conf/calib/{calib}.yaml").options if o.name == "inputs")
-    notes = {p: Note.of(p) for p in sorted((root / "conf" / "method").rglob("*.yaml"))}
-    return "\n".join([HEAD, *(_card(path, note, root, usual) for path, note in notes.items())])
+    made = []
+    for group in GROUPS:
+        notes = {p: Note.of(p) for p in sorted((root / "conf" / group).rglob("*.yaml"))}
+        ours = {p: note for p, note in notes.items() if _target_of(note).startswith("methods.")}
+        made += [_card(path, note, root, usual) for path, note in ours.items()]
+    return "\n".join([HEAD, *made])
+
+
+def _target_of(note: Note) -> str:
+    """The class a yaml names."""
+    return next(o.default for o in note.options if o.name.rpartition(".")[2] == "_target_")
 
 
 def _card(path: Path, note: Note, root: Path, usual: str) -> str:
-    """One method."""
-    values = {o.name: o.default for o in note.options}
-    target = values["method._target_"]
+    """One method, or one repair."""
+    values, group = {o.name: o.default for o in note.options}, path.relative_to(root / "conf").parts[0]
+    target = _target_of(note)
+    usual = usual if group == "method" else "the method's"
     code = source(target, root)
     where = f"{target.rpartition('.')[0].replace('.', '/')}.py"
     facts = [
@@ -116,9 +154,9 @@ def _card(path: Path, note: Note, root: Path, usual: str) -> str:
         ("published" if ARXIV.search(" ".join(note.header)) else "note", _linked(" ".join(note.header))),
         ("files", f"[{where}](../{where}), [{path.relative_to(root)}](../{path.relative_to(root)})"),
     ]
-    lines = [f"## {path.stem}", "", f"{_linked(code.paper)}", "", code.prose, ""]
+    lines = [f"## {GROUPS[group]}{path.stem}", "", f"{_linked(code.paper)}", "", code.prose, ""]
     lines += ["| | |", "| --- | --- |", *(f"| {k} | {_safe(v)} |" for k, v in facts if v), ""]
-    return "\n".join([*lines, *_knob_table(code, note)])
+    return "\n".join([*lines, *_knob_table(code, note, group)])
 
 
 def _calibrated(code: Source) -> bool:
@@ -131,17 +169,17 @@ def _unasked(code: Source) -> str:
     return "the calibration stream itself" if _calibrated(code) else "no data"
 
 
-def _knob_table(code: Source, note: Note) -> Iterator[str]:
+def _knob_table(code: Source, note: Note, group: str) -> Iterator[str]:
     """Knobs, defaults, meanings: the docstring's, else the yaml's comment."""
-    options = [o for o in note.options if o.name.startswith("method.")]
-    written = {o.name: o for o in knobs(options, "method")}
+    options = [o for o in note.options if group != "method" or o.name.startswith("method.")]
+    written = {o.name: o for o in knobs(options, group)}
     found = {n: written.get(n, Option(n, default, "")) for n, default in code.fields.items()}
     if not found:
         return
     yield from ("| knob | default | meaning |", "| --- | --- | --- |")
     for name, option in found.items():
         meaning = code.meanings.get(name) or option.remark
-        yield f"| `method.{name}` | `{option.default}` | {_safe(meaning)} |"
+        yield f"| `{group}.{name}` | `{option.default}` | {_safe(meaning)} |"
     yield ""
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.style import known
 
 _KINDS = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
+STAGES = ("allocate", "compensate")  # what a config tells only where it does anything
 _SETTING = ["model", "label", "budget", "calib_seed"]
 
 
@@ -19,6 +20,7 @@ def settle(data: pd.DataFrame) -> pd.DataFrame:
     `older` counts the cells that were left out because a newer one has the same settings.
     """
     data = data.assign(label=_labels(data))
+    data["label"] += _stages(data)
     data["label"] += _differences(data)
     cells = data.drop_duplicates("cell")
     if "written" in cells:
@@ -35,6 +37,13 @@ def _labels(data: pd.DataFrame) -> list[str]:
         method + (f" {knobs}" if knobs else "") + (f" {accounting}" if both and accounting != "bytes" else "")
         for method, knobs, accounting in zip(data["method"], data["knobs"], data["accounting"], strict=True)
     ]
+
+
+def _stages(data: pd.DataFrame) -> list[str]:
+    """` compensate=eora` behind the label of cells with a stage of their own beside the method."""
+    told = [c if isinstance(c, Mapping) else {} for c in data["config"]] if "config" in data else []
+    names = [[(s, str(c[s]["_target_"]).split(".")[-2]) for s in STAGES if known(c.get(s))] for c in told]
+    return ["".join(f" {stage}={name}" for stage, name in found) for found in names] or [""] * len(data)
 
 
 def _differences(data: pd.DataFrame) -> list[str]:

@@ -31,6 +31,7 @@ EXITS = (
     ("2", "the command names something that is not valid; nothing ran"),
     ("130", "stopped with Ctrl-C; the same command goes on from there"),
 )
+STAGES = ("method", "allocate", "compensate")  # every entry has knobs of its own
 FLAGS = (
     ("-m", "a grid: every comma-separated list becomes an axis"),
     ("--cfg job", "print the composed config and stop"),
@@ -105,17 +106,17 @@ def _group(name: str, entries: dict[str, Path], chosen: Option) -> list[Renderab
         parts.append(Text("  Also any lm-eval task name, or several in one cell: task=[arc_easy,piqa]"))
         return [*parts, _lines((entry, _first(note, entries[entry])) for entry, note in notes.items())]
     rows = [(entry, _first(note, entries[entry])) for entry, note in notes.items()]
-    if name == "method":
-        rows = [(entry, f"{line}\n{_knobs(notes[entry])}".strip()) for entry, line in rows]
+    if name in STAGES:
+        rows = [(entry, f"{line}\n{_knobs(notes[entry], name)}".strip()) for entry, line in rows]
         return [*parts, _lines(rows)]
     own = knobs(notes[chosen.default].options, name) if chosen.default in notes else []
     options = [Option(f"{name}.{o.name}", o.default, o.remark) for o in own]
     return [*parts, _lines(rows), *([_options(options)] if options else [])]
 
 
-def _knobs(note: Note) -> str:
-    """The knobs of a method in one line."""
-    return "  ".join(f"{o.name}={o.default}" for o in knobs(note.options, "method"))
+def _knobs(note: Note, group: str) -> str:
+    """The knobs of an entry in one line."""
+    return "  ".join(f"{o.name}={o.default}" for o in knobs(note.options, group))
 
 
 def _first(note: Note, path: Path) -> str:

@@ -14,7 +14,8 @@ _HOME = {
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
-    "projected": "Projected directions",
+    "branch": "Branch",
+    "projected": "Centred Projected directions",
     "rounding": "check_grid grids round_to value_of",
     "artifact": "load",
     "store": "Store",
@@ -22,12 +23,13 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "flag number whole",
+    "checks": "flag number one_of whole",
     "edits": "settle turn_in turn_out",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
     from crunchmark.artifact import load as load
+    from crunchmark.branch import Branch as Branch
     from crunchmark.budget import Ledger as Ledger
     from crunchmark.budget import Plan as Plan
     from crunchmark.budget import Room as Room
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
     from crunchmark.checks import number as number
+    from crunchmark.checks import one_of as one_of
     from crunchmark.checks import whole as whole
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
     from crunchmark.obs import sweep as sweep
+    from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
     from crunchmark.rounding import check_grid as check_grid

@@ -3,17 +3,20 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import Any
 
 from torch import dtype as Dtype
 
-from crunchmark.budget import Plan, Room, dense_bytes
+from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
 from crunchmark.interface import Allocator, Trial
 from crunchmark.view import View
 
 ACCOUNTINGS = ("bytes", "nominal")
 SCOPES = ("blocks", "model")
+EPSILON = 1e-6  # bytes: what products of shares and sizes may be off
+ROUNDING = 2  # bytes, of total and room
 HALVINGS = 100  # of the interval a shift is sought in: to the last bit of a float
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -54,6 +57,7 @@ def fit(
 
     Shares are shifted together, each within what its layer can be, until they sum to the total; in bytes, a
     layer of certain sizes then gets the largest that fits, and what is left over goes where most was cut off.
+    A layer that can only be dense is, and the others make up for it.
 
     Args:
         plan: of equal shares.
@@ -61,22 +65,40 @@ def fit(
         keeps: share of each layer that is wanted, any number.
         sizes: bytes by layer, ascending, of those that can not have any size.
         notes: JSON facts about the allocation.
+
+    Raises:
+        Unreachable: the smallest sizes sum to more than the total.
     """
     dense = {name: dense_bytes(shape) for name, shape in shapes.items()}
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
     least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
-    if len(set(keeps.values())) > 1:
+    if len(set(keeps.values())) > 1 or max(least.values()) >= 1 > share:
+        _reachable(plan, dense, least, share)
         shares = _shifted(dense, keeps, least, share)
+        rooms = {name: int(shares[name] * dense[name] + EPSILON) for name in dense}
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits
-    rooms = {name: max(0, int(shares[name] * dense[name])) for name in dense}
+        rooms = {name: max(0, int(shares[name] * dense[name])) for name in dense}
     if nominal is None:
         rooms = _spent(rooms, sizes, plan.total)
     made = {
         name: Room(rooms[name], None if nominal is None else shares[name], plan.dtype) for name in plan.rooms
     }
     return replace(plan, rooms=made, notes={**plan.notes, **notes})
+
+
+def _reachable(plan: Plan, dense: Mapping[str, int], least: Mapping[str, float], share: float) -> None:
+    """Check that all layers can be as small as the plan needs them together.
+
+    Raises:
+        Unreachable: they can not; the nearest budget is rounded down, so that it is within reach.
+    """
+    whole = sum(dense.values())
+    needs, goal = sum(least[name] * dense[name] for name in dense), share * whole
+    if needs > goal + EPSILON:
+        nearest = plan.budget * (whole - needs - ROUNDING) / (whole - goal)
+        raise Unreachable("budget", ceil(needs - EPSILON), int(goal), max(0.0, floor(nearest * 1e4) / 1e4))
 
 
 def _shifted(

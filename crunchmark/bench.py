@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
 from crunchmark.interface import Layer, Trial
 from crunchmark.linalg import calibrated_error
-from crunchmark.maker import Maker
+from crunchmark.maker import Maker, Nothing, around
 from crunchmark.projected import directions
 from crunchmark.stats import Gram
 from crunchmark.terms import Dense, Term
@@ -96,17 +97,25 @@ class Bench(Trial):
 
     def sizes(self, name: str) -> list[float] | None:
         """Shares the layer can have."""
-        options = self._sizes(name)
+        nominal = self.plan.rooms[name].nominal is not None
+        options = () if nominal else self._sizes(name)
         return [size / dense_bytes(self.shapes[name]) for size in options] if options else None
 
     def _sizes(self, name: str) -> Sequence[int]:
-        """Bytes the layer can have, repair included; () where any will do."""
-        room, shape = self.plan.rooms[name], self.shapes[name]
-        options = self.maker.method.sizes(shape, room)
-        if options is None or room.nominal is not None:
+        """Bytes the layer can have, repair included; () where any will do.
+
+        In nominal accounting weights count 16 bit, and a repair comes on top.
+        """
+        maker, room, shape = self.maker, self.plan.rooms[name], self.shapes[name]
+        full, nominal = dense_bytes(shape), room.nominal is not None
+        if maker.method.leaves(self.roles[name]):
+            return [full]
+        options = maker.method.sizes(shape, replace(room, dtype=torch.bfloat16) if nominal else room)
+        if options is None:
             return ()
-        full, taken = dense_bytes(shape), self.maker.repairer.reserve(shape, room)
-        return [*(size + taken for size in options if size + taken < full), full]
+        repairer = Nothing() if nominal else maker.repairer
+        sizes = (around(repairer, size, shape, room) for size in options)
+        return [*(size for size in sizes if size < full), full]
 
     def room(self, name: str, keep: float) -> Room:
         """The room of a layer that keeps that share."""

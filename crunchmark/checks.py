@@ -43,6 +43,16 @@ def positive(field: str, value: object) -> None:
         raise ValueError(f"{field}={value!r} is out of range; valid: a number above 0")
 
 
+def fraction(field: str, value: object) -> None:
+    """Check a share of something.
+
+    Raises:
+        ValueError: it is no number, or not above 0 and below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError(f"{field}={value!r} is out of range; valid: 0 < share < 1")
+
+
 def flag(field: str, value: object) -> None:
     """Check a switch.
 

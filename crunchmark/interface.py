@@ -66,6 +66,10 @@ class Method(ABC):
         """
         return None
 
+    def leaves(self, role: str) -> bool:
+        """Whether layers of that role (q, k, v, qkv, o, gate, up, down) stay dense, at the others' cost."""
+        return False
+
     @abstractmethod
     def compress(self, layer: Layer, room: Room) -> Term:
         """Return a term that stands in for layer.weight and packs into at most room.nbytes.

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FEW, LARGE = 8, 256  # a partial solution pays where one direction in so many is wanted, of so many at least
+OVERSAMPLE = 8  # directions iterated beside those that are wanted
+STEPS, ROUNDS = 4, 6  # subspace iterations between two checks, and how often it is checked
+MISSED = 1e-3  # share of the energy that a partial solution may miss at most
 LADDER = (1.0, 10.0, 100.0, 1000.0)  # how far a failing factorisation may raise its damping
 
 
@@ -88,6 +92,85 @@ def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
     root = q * lam.clamp(min=0).sqrt()  # (in, in), C = root root^T
     u, s, _ = torch.linalg.svd(w @ root, full_matrices=False)  # (out, in)
     return u, s.square()
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The first directions of a spectrum, and how they were found."""
+
+    basis: Tensor  # (out, rank) float64, orthonormal
+    solver: str  # "full", or "partial" where the others were not solved for
+    missed: float  # bound of what the best basis would save beyond this one, as a share of all energy
+
+
+def leading(weight: Tensor, gram: Tensor | None, rank: int) -> Leading:
+    """The first directions of `spectrum`, by subspace iteration where few of many are wanted.
+
+    A partial solution counts only with a proof: the energy it misses is bounded after the fact, and above
+    MISSED the full one is taken. weight: (out, in). gram: as for `spectrum`.
+    """
+    found = None
+    if max((rank + OVERSAMPLE) * FEW, LARGE) <= min(weight.shape):
+        found = _partial(weight.double(), gram, rank)
+    return found or Leading(spectrum(weight, gram).basis[:, :rank], "full", 0.0)
+
+
+def _partial(w: Tensor, gram: Tensor | None, rank: int) -> Leading | None:
+    """Through the smaller side: W C W^T, or L^T W^T W L with C = L L^T and directions W L v."""
+    if w.shape[0] <= w.shape[1]:
+        c_w = w if gram is None else w * gram if gram.ndim == 1 else w @ gram  # (out, in)
+        found = _dominant(c_w @ w.T, rank)
+        return found and Leading(_signed(found[0]), "partial", found[2])
+    if gram is not None and gram.ndim == 2:
+        root, info = torch.linalg.cholesky_ex(gram)
+        if int(info):
+            return None
+        w_l = w @ root  # (out, in)
+    else:
+        w_l = w if gram is None else w * gram.sqrt()
+    found = _dominant(w_l.T @ w_l, rank)
+    if found is None or found[1][-1] <= 1e-12 * found[1][0]:
+        return None
+    return Leading(_signed(w_l @ found[0] / found[1].sqrt()), "partial", found[2])
+
+
+def _dominant(m: Tensor, rank: int) -> tuple[Tensor, Tensor, float] | None:
+    """Leading eigenvectors (n, rank) and values (rank,) of a positive semi-definite m, and the bound missed.
+
+    None: not proven to be good after all rounds.
+    """
+    draws = torch.Generator().manual_seed(0)
+    v = torch.randn(len(m), rank + OVERSAMPLE, generator=draws, dtype=m.dtype)
+    for _ in range(ROUNDS):
+        for _ in range(STEPS):
+            v = torch.linalg.qr(m @ v).Q  # (n, k)
+        values, turn = torch.linalg.eigh(v.T @ m @ v)
+        v = v @ turn.flip(1)
+        missed = _missed(m, v[:, :rank], values.flip(0)[:rank])
+        if missed <= MISSED:
+            return v[:, :rank], values.flip(0)[:rank], missed
+    return None
+
+
+def _missed(m: Tensor, v: Tensor, values: Tensor) -> float:
+    """Bound of (the sum of the largest eigenvalues of m - the sum of values) / tr m; inf: none was found.
+
+    With D what m is on the complement of v, and R = m v - v values: by Ky Fan's inequality the sum grows by
+    at most the nuclear norm of R where no eigenvalue of D exceeds the last value. A Cholesky factor of
+    top - D proves that for a top above it, and what top is above each value counts.
+    v: (n, r), orthonormal. values: (r,), the diagonal of v^T m v, falling.
+    """
+    trace = m.diagonal().sum()
+    slack = MISSED * trace / (2 * len(values))
+    top = values[-1] + slack
+    rest = m @ v - v * values  # (n, r)
+    outer = rest @ v.T  # (n, n)
+    d = m - v * values @ v.T - outer - outer.T
+    _, info = torch.linalg.cholesky_ex(top * torch.eye(len(m), dtype=m.dtype, device=m.device) - d)
+    if int(info) or not trace > 0:
+        return float("inf")
+    room = (top - values).clamp(min=0).sum() + torch.linalg.matrix_norm(rest, "nuc")
+    return float(room / trace)
 
 
 def principal(gram: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Terms for single layers: what a method is shown, what it may use, and what becomes of what it found."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
@@ -28,6 +28,17 @@ class Nothing(Compensator):
     def repair(self, layer: Layer, term: Term, room: Room) -> Term:
         """The term."""
         return term
+
+
+def around(repairer: Compensator, size: int, shape: tuple[int, int], room: Room) -> int:
+    """Bytes of the smallest room that leaves `size` beside what a repair takes of it.
+
+    room: only its dtype and accounting count.
+    """
+    whole = size
+    while (more := size + repairer.reserve(shape, replace(room, nbytes=whole))) != whole:
+        whole = more
+    return whole
 
 
 @dataclass(frozen=True)
@@ -110,5 +121,6 @@ class Maker:
         try:
             term = self.method.compress(layer, ledger.room)
         except Unreachable as answer:
-            raise Unreachable(answer.what, answer.needs + taken, room.nbytes, least=answer.least) from None
+            needs = min(around(self.repairer, answer.needs, layer.shape, room), dense_bytes(layer.shape))
+            raise Unreachable(answer.what, needs, room.nbytes, least=answer.least) from None
         return self.repairer.repair(layer, term, room)

@@ -22,6 +22,7 @@ from crunchmark.scene import Exam
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
 from crunchmark.task import Item, Metric, Task
+from crunchmark.terms import Dense, Term
 from crunchmark.view import View
 
 REASONS = "reasons"  # of a task's error: what became of every task that failed in its cell
@@ -113,9 +114,9 @@ class Runner:
             "plan": plan.to_json(),
             "simulated": any(t.simulated for t in terms.values()),
             "setting": "; ".join(sorted({t.setting for t in terms.values() if t.setting})),
-            "damping": max(
-                (t.notes["damping"] for t in terms.values() if "damping" in t.notes), default=None
-            ),
+            "damping": _noted(terms, "damping"),
+            "missed": _noted(terms, "missed"),
+            "left_dense": [name for name, term in terms.items() if isinstance(term, Dense)],
             "achieved_nominal": 1 - _kept(view, terms),
         }
         with measured() as pack:
@@ -202,6 +203,11 @@ def _state(answer: Skip | Unreachable) -> Row:
     if isinstance(answer, Skip):
         return {"state": "skipped", "reason": str(answer)}
     return {"state": "unreachable", "reason": str(answer), "nearest_budget": answer.nearest}
+
+
+def _noted(terms: Mapping[str, Term], name: str) -> float | None:
+    """The most that any term noted under that name; None where none did."""
+    return max((t.notes[name] for t in terms.values() if name in t.notes), default=None)
 
 
 def _kept(view: View, terms: Mapping[str, Any]) -> float:

@@ -16,7 +16,7 @@ from crunchmark.checks import whole
 from crunchmark.interface import Layer, Method
 from crunchmark.linalg import Spectrum, spectrum
 from crunchmark.stats import Gram, InputMean
-from crunchmark.terms import LowRank, Term
+from crunchmark.terms import LowRank, Shift, Sum, Term
 
 
 def directions(layer: Layer, metric: str) -> Spectrum:
@@ -61,12 +61,41 @@ class Projected(Method):
         """Real numbers stored beside the factors."""
         return 0
 
+    def most(self, shape: tuple[int, int]) -> int:
+        """No rank above it."""
+        return min(shape)
+
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
         """Of every rank below the one where factors are as large as the weight."""
-        return LowRank.sizes(shape, room, self.align, self.extra(shape))
+        return LowRank.sizes(shape, room, self.align, self.extra(shape), self.most(shape))
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Project the weight on the leading directions of its outputs."""
-        rank = LowRank.fits(layer.shape, room, layer.name, self.align, self.extra(layer.shape))
+        extra, most = self.extra(layer.shape), self.most(layer.shape)
+        rank = LowRank.fits(layer.shape, room, layer.name, self.align, extra, most)
         basis = self.directions(layer).basis[:, :rank].float()  # (out, r)
         return LowRank.of(basis, basis.T @ layer.weight, room.dtype)  # (out, r), (r, in)
+
+
+@dataclass(frozen=True)
+class Centred(Projected):
+    """A projection of outputs about their mean, with a bias that keeps the mean.
+
+    y ~ U_r U_r^T (y - mean y) + mean y, folded into W: no affine map of rank r has less output error.
+    """
+
+    needs = (Gram, InputMean)
+
+    def directions(self, layer: Layer) -> Spectrum:
+        """Principal directions of the outputs about their mean."""
+        return directions(layer, "covariance")
+
+    def extra(self, shape: tuple[int, int]) -> int:
+        """The bias."""
+        return shape[0]
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """The projection, and what it takes from the mean output."""
+        low = super().compress(layer, room)
+        lost = layer.weight - low.dense()  # (out, in)
+        return Sum([low, Shift.of(lost @ layer[InputMean].value, layer.shape[1], room.dtype)])

@@ -2,29 +2,13 @@
 
 from dataclasses import dataclass
 
-from crunchmark import Gram, InputMean, Layer, Projected, Room, Shift, Spectrum, Sum, Term, directions
+from crunchmark import Centred
 
 
 @dataclass(frozen=True)
-class AFM(Projected):
-    """PCA of a layer's outputs: directions of their covariance, and a bias that keeps their mean.
+class AFM(Centred):
+    """Features are low rank where weights are not: PCA of every layer's outputs, folded into the weight.
 
-    y ~ U_r U_r^T (y - mean y) + mean y, folded into W: no affine map of rank r has less output error.
-    The bias is counted. LoRD (arXiv:2309.14021) is this on code.
+    What the projection takes from the mean output comes back as a bias, which is counted. The papers
+    fine-tune afterwards; that is no part of this method.
     """
-
-    needs = (Gram, InputMean)
-
-    def directions(self, layer: Layer) -> Spectrum:
-        """Principal directions of the outputs about their mean."""
-        return directions(layer, "covariance")
-
-    def extra(self, shape: tuple[int, int]) -> int:
-        """The bias."""
-        return shape[0]
-
-    def compress(self, layer: Layer, room: Room) -> Term:
-        """The projection, and what it takes from the mean output."""
-        low = super().compress(layer, room)
-        lost = layer.weight - low.dense()  # (out, in)
-        return Sum([low, Shift.of(lost @ layer[InputMean].value, layer.shape[1], room.dtype)])

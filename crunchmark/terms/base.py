@@ -47,6 +47,14 @@ class Term(nn.Module, ABC):
         """What it adds to every output whatever the input, (out,) float32; None: nothing."""
         return None
 
+    def moved(self, delta: Tensor) -> "Term":
+        """This term with delta (out,) added to its shift.
+
+        Raises:
+            ValueError: it has none.
+        """
+        raise ValueError(f"term kind {self.kind!r} has no shift to move; valid: a term that adds one")
+
     @abstractmethod
     def pack(self) -> tuple[Packed, Meta]:
         """Tensors to write (contiguous, each name once) and JSON meta; `unpack` reverses it exactly."""

@@ -88,6 +88,17 @@ class Sum(Join):
         found = [s for term in self.terms if (s := term.shift()) is not None]
         return torch.stack(found).sum(0) if found else None  # (out,)
 
+    def moved(self, delta: Tensor) -> "Sum":
+        """With the first of its terms that has a shift moved.
+
+        Raises:
+            ValueError: none has one.
+        """
+        terms = self.terms
+        at = next((i for i, term in enumerate(terms) if term.shift() is not None), 0)
+        terms[at] = terms[at].moved(delta)
+        return Sum(terms)
+
 
 class Product(Join):
     """The matrix product of terms (m, k), (k, n): the last one meets the input first."""

@@ -33,11 +33,13 @@ class LowRank(Leaf):
         return cls(b, a, dtype)
 
     @staticmethod
-    def fits(shape: tuple[int, int], room: Room, what: str, align: int = 1, extra: int = 0) -> int:
+    def fits(
+        shape: tuple[int, int], room: Room, what: str, align: int = 1, extra: int = 0, most: int | None = None
+    ) -> int:
         """The largest rank whose factors fit into the room, at most min(out, in).
 
         Ranks above `align` are rounded down to a multiple of it.
-        extra: real numbers stored beside the factors.
+        extra: real numbers stored beside the factors. most: no rank above it.
 
         Raises:
             Unreachable: not even rank one fits.
@@ -50,14 +52,17 @@ class LowRank(Leaf):
         if rank < 1:
             needs, least = one + room.itemsize * extra, (out + wide + extra) / (out * wide)
             raise Unreachable(what, needs, room.nbytes, least=least)
-        rank = min(rank, out, wide)
+        rank = min(rank, out, wide, min(shape) if most is None else most)
         return max(rank - rank % align, min(rank, align))
 
     @staticmethod
-    def sizes(shape: tuple[int, int], room: Room, align: int = 1, extra: int = 0) -> list[int]:
+    def sizes(
+        shape: tuple[int, int], room: Room, align: int = 1, extra: int = 0, most: int | None = None
+    ) -> list[int]:
         """Bytes at every rank of `fits` with less than the weight itself, ascending; last the weight's."""
         (out, wide), full = shape, room.itemsize * shape[0] * shape[1]
-        ranks = (*range(1, align), *range(align, min(shape) + 1, align))
+        highest = min(shape) if most is None else most
+        ranks = (*range(1, min(align, highest + 1)), *range(align, highest + 1, align))
         found = (room.itemsize * (rank * (out + wide) + extra) for rank in ranks)
         return [*(size for size in found if size < full), full]
 

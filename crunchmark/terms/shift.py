@@ -37,6 +37,10 @@ class Shift(Leaf):
         """The value (out,) in float32."""
         return self.value.float()
 
+    def moved(self, delta: Tensor) -> "Shift":
+        """The value and delta (out,) together."""
+        return Shift(self.value.float() + delta, self.in_features, self.value.dtype)
+
     def pack(self) -> tuple[Packed, Meta]:
         """The value; meta carries shape and dtype."""
         meta = {"kind": self.kind, "shape": list(self.shape), "dtype": dtype_name(self.value.dtype)}

@@ -20,7 +20,7 @@ def card(text, name):
 
 @pytest.fixture
 def copy(tmp_path):
-    for folder in ("methods", "conf", "docs"):
+    for folder in ("methods", "conf", "docs", "crunchmark"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
@@ -31,8 +31,9 @@ def test_the_page_is_fresh():
 
 def test_one_card_for_each_yaml():
     names = re.findall(r"^## (\S+)$", (ROOT / cards.PAGE).read_text(), flags=re.M)
-    assert names == [path.stem for path in YAMLS]
-    assert len(names) >= 9
+    repairs = [p.stem for p in sorted((ROOT / "conf" / "compensate").glob("*.yaml")) if p.stem != "none"]
+    assert names == [path.stem for path in YAMLS] + [f"compensate={name}" for name in repairs]
+    assert len(names) >= 17
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
@@ -50,6 +51,16 @@ def test_a_card_says_what_the_class_says(path):
     shown = {k: re.search(rf"\| `method.{k}` \| `(.*?)` \|", text)[1] for k in knobs}
     assert {k: yaml.safe_load(v) for k, v in shown.items()} == knobs
     assert spec.get("calib", {}).get("inputs", "") in text
+
+
+def test_a_repair_has_the_knobs_of_the_core_and_its_own():
+    text = card(cards.cards(), "compensate=eora")
+    assert "| contract | repair (`Branch`) |" in text
+    assert "| needs | `Gram` |" in text
+    for knob, default in (("share", "0.1"), ("rank", "null"), ("damp", "0.01")):
+        line = next(line for line in text.splitlines() if line.startswith(f"| `compensate.{knob}` |"))
+        assert f"| `{default}` |" in line
+        assert not line.endswith("|  |")
 
 
 def test_stale_after_a_change_and_fresh_after_writing(copy, capsys):

@@ -62,6 +62,19 @@ def test_cells_that_differ_in_their_config_get_their_own_line():
     assert data["older"].max() == 0
 
 
+def test_stages_beside_the_method_are_named():
+    """Also where no cell is without them; their knobs where they differ."""
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
+    eora = {"_target_": "methods.compensate.eora.EoRA", "share": 0.1}
+    plain, one, two = {"calib": {"n": 8}}, {"compensate": eora}, {"compensate": {**eora, "share": 0.2}}
+    for row in rows:
+        row["config"] = plain
+    assert set(collect.frame(twins(rows, config=one))["label"]) == {"dense", "svd", "svd compensate=eora"}
+    other = [{**row, "cell": "third"} for row in twins(rows, config=two) if row["cell"] == "twin"]
+    found = set(collect.frame(twins(rows, config=one) + other)["label"])
+    assert found == {"dense", "svd", "svd compensate=eora share=0.1", "svd compensate=eora share=0.2"}
+
+
 def test_of_two_cells_with_the_same_settings_the_newest_is_shown():
     rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
     for row in rows:

@@ -49,7 +49,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 def test_the_grid_is_whole():
     modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     assert set(YAMLS) == modules
-    assert len(YAMLS) == 9
+    assert len(YAMLS) == 14
     assert len(FAMILIES) == 12
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
@@ -282,7 +282,7 @@ def test_rows_are_exchangeable(case):
 
 def test_layerwise_methods_are_methods():
     assert all(isinstance(c.make(), Method) == (c.method != "slicegpt") for c in WORKING)
-    assert math.prod((len(YAMLS), len(FAMILIES))) == 108
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 168
 
 
 @pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)

@@ -31,7 +31,7 @@ LAYERS = [  # each may import from its own and from those before
         "energy",
         "efficiency",
     },
-    {"interface", "task", "projected", "view", "families", "edits"},
+    {"interface", "task", "projected", "branch", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
@@ -73,7 +73,9 @@ def test_how_many_modules_there_are():
         p: sum(1 for _ in (ROOT / p).glob("**/*.py")) for p in PACKAGES
     }
     assert len(FILES["crunchmark"]) >= 35
-    assert len(FILES["methods"]) == 1 + len(list((ROOT / "conf/method").glob("*.yaml")))
+    yamls = [p for group in ("method", "allocate", "compensate") for p in (ROOT / "conf" / group).glob("*")]
+    packages = [p for p in FILES["methods"] if p.stem == "__init__"]
+    assert len(FILES["methods"]) - len(packages) == sum("_target_: methods." in p.read_text() for p in yamls)
     assert len(FILES["tasks"]) >= 10
     assert len(FILES["analysis"]) >= 8
 
@@ -170,10 +172,10 @@ def test_core_files_are_short(path):
 
 
 def test_method_files_are_short():
-    lengths = sorted(code_lines(p) for p in FILES["methods"])
+    lengths = sorted(code_lines(p) for p in FILES["methods"] if p.stem != "__init__")
     assert lengths[-1] <= 120
     assert lengths[len(lengths) // 2] <= 45
-    assert lengths[1] > 3  # the count counts
+    assert lengths[0] > 3  # the count counts
 
 
 @pytest.mark.parametrize("path", FILES["methods"], ids=lambda p: p.stem)

@@ -1,0 +1,63 @@
+"""Low-rank repair of what a term left undone: W ~ Q + B A, which the papers weigh differently."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from crunchmark.budget import Room
+from crunchmark.checks import fraction, whole
+from crunchmark.interface import Compensator, Layer
+from crunchmark.linalg import leading
+from crunchmark.stats import InputMean
+from crunchmark.terms import LowRank, Sum, Term
+
+
+@dataclass(frozen=True)
+class Branch(Compensator):
+    """W ~ Q + U_r U_r^T (W - Q), with U_r the leading outputs of the error under the paper's metric.
+
+    share: of a layer's room, in whole ranks but at least one.
+    rank: of every branch; null: what the share gives.
+    """
+
+    share: float = 0.1
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        fraction("compensate.share", self.share)
+        if self.rank is not None:
+            whole("compensate.rank", self.rank)
+
+    @abstractmethod
+    def metric(self, layer: Layer) -> Tensor | None:
+        """C of the error tr((W - Q) C (W - Q)^T): (in, in), its diagonal (in,), or None for the identity."""
+
+    def reserve(self, shape: tuple[int, int], room: Room) -> int:
+        """Bytes of both factors."""
+        return self._rank(shape, room) * room.itemsize * sum(shape)
+
+    def _rank(self, shape: tuple[int, int], room: Room) -> int:
+        asked = self.rank or max(1, int(self.share * room.nbytes) // (room.itemsize * sum(shape)))
+        return min(asked, *shape)
+
+    def repair(self, layer: Layer, term: Term, room: Room) -> Term:
+        """The term and the branch; the term alone where it lost nothing."""
+        lost = layer.weight - term.dense()  # (out, in)
+        if not lost.any():
+            return term
+        found = leading(lost, self.metric(layer), self._rank(layer.shape, room))
+        basis = found.basis.float()  # (out, r)
+        low = _balanced(basis, basis.T @ lost, room)
+        if term.shift() is not None:  # a mean that the term kept; the branch has one of its own
+            term = term.moved(-(low.dense() @ layer[InputMean].value))
+        both = Sum([term, low]).noted(**term.notes, rank=low.rank, solver=found.solver, missed=found.missed)
+        both.setting = term.setting
+        return both
+
+
+def _balanced(b: Tensor, a: Tensor, room: Room) -> LowRank:
+    """The term of b (out, r) @ a (r, in), each with half of the size: float16 then holds small errors."""
+    size = a.norm(dim=1).clamp(min=1e-30).sqrt()  # (r,), b has unit columns
+    return LowRank.of(b * size, a / size[:, None], room.dtype)

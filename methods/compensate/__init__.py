@@ -1,0 +1,1 @@
+"""One file per paper that repairs what compression left undone."""

@@ -1,0 +1,49 @@
+"""A cell with a repair, start to end: another key, the same bytes, its stage told on the row."""
+
+from methods.compensate.eora import EoRA
+from methods.compensate.svd import SVD as ErrorSVD
+from methods.magnitude import Magnitude
+from methods.slicegpt import SliceGPT
+from methods.wanda import Wanda
+
+EORA = {"_target_": "methods.compensate.eora.EoRA", "share": 0.1, "rank": None, "damp": 0.01}
+
+
+def repaired(make, method, repairer=None, **fields):
+    fields = {"compensate": repairer or EoRA(), "stages": {"compensate": EORA}} | fields
+    return make(method, 0.5, **fields)
+
+
+def test_a_repaired_cell_runs_and_says_so(runner, make):
+    plain, cell = make(Wanda(), 0.5), repaired(make, Wanda())
+    assert (
+        len({plain.weights_key, cell.weights_key, repaired(make, Wanda(), EoRA(share=0.2)).weights_key}) == 3
+    )
+    before, after = runner.run(plain)[-1], runner.run(cell)[-1]
+    assert after["config"]["compensate"] == EORA
+    assert "compensate" not in before["config"]
+    assert after["scope_bytes"] <= after["plan"]["total"] == before["plan"]["total"]
+    assert after["achieved_bytes"] >= 0.5
+    assert after["missed"] == 0.0
+    assert before["missed"] is None
+    assert after["left_dense"] == before["left_dense"] == []
+    assert runner.run(cell)[-1]["written"] == after["written"]  # found, not made again
+
+
+def test_a_repair_that_looks_at_inputs_makes_its_cell_calibrated(make):
+    assert repaired(make, Magnitude()).calibrated
+    assert not repaired(make, Magnitude(), ErrorSVD()).calibrated
+
+
+def test_what_a_repair_leaves_nothing_of_is_unreachable(runner, make):
+    (row,) = runner.run(repaired(make, Wanda(), EoRA(share=0.9)))
+    assert row["state"] == "unreachable"
+    assert 0 <= row["nearest_budget"] < 0.5
+
+
+def test_a_method_of_the_whole_model_is_skipped_with_the_reason(runner, make):
+    (row,) = runner.run(repaired(make, SliceGPT()))
+    assert (row["state"], row["reason"]) == (
+        "skipped",
+        "SliceGPT leaves no terms to repair; valid: compensate=none",
+    )
