@@ -45,9 +45,7 @@ class Bench(Trial):
         whole = sum(dense_bytes(s) for s in self.shapes.values())
         self.share = plan.total / whole if nominal is None else nominal
         self._now: dict[str, float] = {}  # shares that the model's layers have now; those it lacks are dense
-        self._said: dict[
-            tuple[int, ...], Tensor
-        ] = {}  # ids -> dense log-probabilities (T, V)
+        self._said: dict[tuple[int, ...], Tensor] = {}  # ids -> dense log-probabilities (T, V)
         self._open = ExitStack()
 
     def _units(self, unit: str) -> Iterator[list[str]]:

@@ -28,9 +28,7 @@ class Components(Allocator):
         given = {"attention": self.attention, "mlp": self.mlp}
         for name, value in given.items():
             if value is not None and not (type(value) in (int, float) and 0 <= value < 1):
-                raise ValueError(
-                    f"allocate.{name}={value!r} is out of range; valid: 0 <= share < 1, or null"
-                )
+                raise ValueError(f"allocate.{name}={value!r} is out of range; valid: 0 <= share < 1, or null")
         if None not in given.values():
             raise ValueError(
                 f"allocate.attention={self.attention}, allocate.mlp={self.mlp} and budget do not all go "
