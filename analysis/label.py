@@ -58,20 +58,39 @@ def _differences(data: pd.DataFrame) -> list[str]:
         found = keys.setdefault((model, label), [])
         found += [key for key in _differing([flat[cell] for cell in group["cell"]]) if key not in found]
     return [
-        "".join(f" {key.rpartition('.')[2]}={flat[cell].get(key)}" for key in keys.get((model, label), []))
+        "".join(
+            f" {key.rpartition('.')[2]}={flat[cell].get(key)}"
+            for key in _shown(keys, model, label, flat[cell])
+        )
         for model, label, cell in zip(data["model"], data["label"], data["cell"], strict=True)
     ]
+
+
+def _shown(keys: dict[tuple[str, str], list[str]], model: str, label: str, flat: dict[str, str]) -> list[str]:
+    """What differs and concerns the cell: a stage that does nothing, or knobs of another one, do not."""
+    return [key for key in keys.get((model, label), []) if key in flat or not key.startswith(STAGES)]
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:
     """Names whose values are not the same everywhere."""
     names = dict.fromkeys(name for config in configs for name in config)
-    return [name for name in names if len({config.get(name) for config in configs}) > 1]
+    found = {name: [config.get(name) for config in configs] for name in names}
+    own = {name: [v for v in values if v is not None] for name, values in found.items() if _knob(name)}
+    return [name for name, values in (found | own).items() if len(set(values)) > 1]
+
+
+def _knob(name: str) -> bool:
+    """Whether it is a knob of one allocator or one repair, that others lack: allocate.owl.lam."""
+    return name.startswith(STAGES) and name.count(".") > 1
 
 
 def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Dotted names of what a nested config holds."""
     if isinstance(config, Mapping):
+        if path in STAGES and "_target_" in config:
+            name = str(config["_target_"]).split(".")[-2]  # of the module, as on the command line
+            yield path, name
+            config, path = {k: v for k, v in config.items() if k != "_target_"}, f"{path}.{name}"
         for key, value in config.items():
             yield from _flat(value, f"{path}.{key}" if path else str(key))
     elif known(config):

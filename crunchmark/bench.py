@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -46,7 +45,7 @@ class Bench(Trial):
         whole = sum(dense_bytes(s) for s in self.shapes.values())
         self.share = plan.total / whole if nominal is None else nominal
         self._now: dict[str, float] = {}  # shares that the model's layers have now; those it lacks are dense
-        self._said: dict[int, Tensor] = {}  # calibration sequence -> dense log-probabilities (T, V)
+        self._said: dict[tuple[int, ...], Tensor] = {}  # ids -> dense log-probabilities (T, V)
         self._open = ExitStack()
 
     def _units(self, unit: str) -> Iterator[list[str]]:
@@ -89,7 +88,7 @@ class Bench(Trial):
     @cached_property
     def _dense_view(self) -> View:
         """The model before anything was tried: a copy of its own."""
-        return View(copy.deepcopy(self.view.model))
+        return View(copy.deepcopy(self.view.model).eval())
 
     @cached_property
     def _dense_sites(self) -> dict[str, Site]:
@@ -97,23 +96,19 @@ class Bench(Trial):
 
     def sizes(self, name: str) -> list[float] | None:
         """Shares the layer can have."""
-        nominal = self.plan.rooms[name].nominal is not None
-        options = () if nominal else self._sizes(name)
+        options = self._sizes(name)
         return [size / dense_bytes(self.shapes[name]) for size in options] if options else None
 
     def _sizes(self, name: str) -> Sequence[int]:
-        """Bytes the layer can have, repair included; () where any will do.
-
-        In nominal accounting weights count 16 bit, and a repair comes on top.
-        """
+        """Bytes the layer can have with its repair (nominal: of its dense bytes); () where any will do."""
         maker, room, shape = self.maker, self.plan.rooms[name], self.shapes[name]
-        full, nominal = dense_bytes(shape), room.nominal is not None
+        full = dense_bytes(shape)
         if maker.method.leaves(self.roles[name]):
             return [full]
-        options = maker.method.sizes(shape, replace(room, dtype=torch.bfloat16) if nominal else room)
+        options = maker.method.sizes(shape, room)
         if options is None:
             return ()
-        repairer = Nothing() if nominal else maker.repairer
+        repairer = maker.repairer if room.nominal is None else Nothing()  # in the papers' count it is on top
         sizes = (around(repairer, size, shape, room) for size in options)
         return [*(size for size in sizes if size < full), full]
 
@@ -158,14 +153,21 @@ class Bench(Trial):
 
     @torch.no_grad()
     def loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str = "kl") -> float:
-        """The model at these shares against its dense self, or against the text.
+        """The model at these shares against its dense self, or against the text; found once.
 
         Raises:
-            Unreachable: a layer can not be that small.
             ValueError: the kind is unknown.
         """
         one_of("loss", kind, LOSSES)
-        self._install(keeps)
+        asked = {name: self.room(name, keep) for name, keep in keeps.items() if keep < 1}
+        key = self.maker.key_of_model(asked, loss=kind, samples=list(samples), tokens=self.maker.calib.key)
+        return self.maker.shared.derived(key, lambda: self._loss(keeps, samples, kind))
+
+    def _loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str) -> float:
+        try:
+            self._install(keeps)
+        except Unreachable:
+            return float("inf")
         total = count = 0.0
         with evaluating(self.view.model):
             for ids in self.maker.calib.tokens[list(samples)].split(self.maker.calib.batch):  # (B, T)
@@ -180,7 +182,7 @@ class Bench(Trial):
 
     def _dense_said(self, ids: Tensor) -> Tensor:
         """Dense log-probabilities (T - 1, V) behind ids (T,); kept while there is room for them."""
-        key = hash(tuple(ids.tolist()))
+        key = tuple(ids.tolist())
         if key in self._said:
             return self._said[key]
         found = _log_probs(self._dense_view.model, ids[None, :-1])[0]
@@ -203,7 +205,7 @@ class Bench(Trial):
     def fit(self, keeps: Mapping[str, float], **notes: Any) -> Plan:
         """The plan nearest to these shares."""
         sizes = {name: self._sizes(name) for name in self.shapes}
-        return fit(self.plan, self.shapes, keeps, sizes, **notes)
+        return fit(self.plan, self.shapes, keeps, sizes, self.units, **notes)
 
 
 def _restore(site: Site, dense: Site) -> None:

@@ -31,7 +31,7 @@ LAYERS = [  # each may import from its own and from those before
         "energy",
         "efficiency",
     },
-    {"interface", "task", "projected", "branch", "view", "families", "edits"},
+    {"interface", "task", "projected", "branch", "ladders", "view", "families", "edits"},
     {"walk", "cache", "store", "calib", "sliced", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
@@ -40,6 +40,8 @@ LAYERS = [  # each may import from its own and from those before
     {"scene"},
     {"pipeline"},
 ]
+STAGES = [p.name for p in (ROOT / "methods").iterdir() if (p / "__init__.py").is_file()]
+CORE = {"uniform"}  # defaults that live in the core
 BUILT_IN = {"isinstance", "getattr", "hasattr", "print", "setattr", "eval", "exec", "open"}
 
 
