@@ -82,7 +82,7 @@ def fit(
     Shares are shifted together, each within what its layer can be, until they sum to the total; a layer of
     certain sizes then gets the largest that fits, and what is left over goes where most was cut off. A layer
     that can only be dense is, and the others make up for it. Equal shares in nominal accounting stay as they
-    are: that is what papers report.
+    are: that is what papers report; in bytes they leave no layer dense, which would be no equal share.
 
     Args:
         plan: of equal shares.
@@ -99,17 +99,18 @@ def fit(
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
     least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
-    others = len(set(keeps.values())) > 1 or max(least.values()) >= 1 > share
-    if others:
+    if len(set(keeps.values())) > 1 or max(least.values()) >= 1 > share:
         _reachable(plan, dense, least, share)
         shares = _shifted(dense, keeps, least, share)
         rooms = {name: int(shares[name] * dense[name] + EPSILON) for name in dense}
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits
         rooms = {name: max(0, int(share * dense[name])) for name in dense}
-    if nominal is None or others:
+    equal = len(set(keeps.values())) == 1
+    if nominal is None or not equal:
         total = plan.total if nominal is None else int(share * sum(dense.values()) + EPSILON)
-        rooms = _spent(rooms, sizes, units or [[name] for name in dense], total)
+        options = {name: own[:-1] if equal and len(own) > 1 else own for name, own in sizes.items()}
+        rooms = _spent(rooms, options, units or [[name] for name in dense], total)
         shares |= {name: rooms[name] / dense[name] for name in dense if sizes.get(name)}
     made = {
         name: Room(rooms[name], None if nominal is None else shares[name], plan.dtype) for name in plan.rooms
