@@ -4,7 +4,6 @@ import math
 
 import pytest
 import synthetic_study
-from conftest import put
 
 from analysis import collect, compensation
 
@@ -61,8 +60,8 @@ def test_other_tokens_are_not_compared_and_a_plain_cell_without_data_is():
     assert len(compensation.gains(collect.frame(rows))) == 8
 
 
-def test_the_command_writes_the_table_and_a_figure_per_task(tmp_path, capsys):
-    put(tmp_path / "results", "demo", study())
+def test_the_command_writes_the_table_and_a_figure_per_task(tmp_path, capsys, store_rows):
+    store_rows(tmp_path / "results", "demo", study())
     assert collect.run(compensation.main, ["demo", "--store", str(tmp_path / "results")]) == 0
     names = [path.rpartition("/")[2] for path in capsys.readouterr().out.split()]
     assert names == ["compensation.csv", "compensation_factoid.png", "compensation_ppl.png"]
