@@ -6,6 +6,7 @@ python -m analysis.compensation STUDY [--task ...] [--format png,pdf,svg] [--out
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,8 +87,9 @@ def draw(lines: pd.DataFrame) -> Figure:
         axis.set_title(f"{method} + {repair}")
     task, metric = lines[["task", "metric"]].iloc[0]
     unit = "% of perplexity" if style.is_perplexity(task, metric) else f"points of {metric}"
-    made.label("share removed (budget)", "bytes the repair takes")
-    made.note(f"{style.short_task(task)}: {unit} gained (+) or lost at equal bytes; ~ seeds disagree")
+    sizes = " or ".join(dict.fromkeys(level.split()[0] for level in lines["level"]))
+    gained = f"{style.short_task(task)}: {unit} gained at equal bytes; ~ seeds disagree"
+    made.label(f"budget ({gained})", f"{sizes} of the repair")
     return made.figure
 
 
@@ -99,7 +101,7 @@ def _map(axis: Axes, lines: pd.DataFrame, widest: float) -> None:
     sure = lines.pivot_table(index="level", columns="budget", values="agree").reindex(levels)[budgets]
     axis.imshow(values, cmap="RdBu", vmin=-widest, vmax=widest, aspect="auto", origin="lower")
     axis.set_xticks(range(len(budgets)), [style.budget_name(b) for b in budgets])
-    axis.set_yticks(range(len(levels)), levels)
+    axis.set_yticks(range(len(levels)), [level.split()[-1] for level in levels])
     axis.grid(visible=False)
     for (y, x), gain in np.ndenumerate(values.to_numpy()):
         there = bool(np.isfinite(gain))
@@ -112,13 +114,17 @@ def _map(axis: Axes, lines: pd.DataFrame, widest: float) -> None:
 
 def write(lines: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
     """A figure for every model and task, and the numbers of all in one table."""
+    import matplotlib
+
     table = folder / "compensation.csv"
     with outfile.whole(table) as temp:
         lines.to_csv(temp, index=False)
     paths, several = [table], lines["model"].nunique() > 1
-    for (model, task, _), group in lines.groupby(["model", "task", "metric"], sort=False):
-        name = "_".join(["compensation", *([str(model)] if several else []), style.short_task(str(task))])
-        paths += pareto.save(draw(group), folder / name, formats)
+    with matplotlib.rc_context(style.RC):
+        for (model, task, _), group in lines.groupby(["model", "task", "metric"], sort=False):
+            name = "_".join(["compensation", *([str(model)] if several else []), style.short_task(str(task))])
+            stem = folder / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+            paths += pareto.save(draw(group), stem, formats)
     return paths
 
 
