@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 KEYS = ["model", "base", "budget", "accounting", "task", "metric"]
 POINT = ["model", "method", "repair", "level", "budget", "task", "metric"]
 COLUMNS = [*POINT, "seeds", "plain", "repaired", "gain", "agree", "plain_bytes", "repaired_bytes"]
-LEAST = 0.5  # the colour scale ends no nearer to zero, so that noise does not look like an effect
+LEAST, MOST = (
+    0.5,
+    25.0,
+)  # where the colours may end: noise is no effect, and one collapse does not pale all else
 
 
 def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
@@ -46,7 +49,7 @@ def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
             "study: no repaired cell beside a plain one of the same method, budget and seed; "
             "valid: a grid over compensate=none,eora"
         )
-    lines = both.assign(gain=_gain(both)).groupby(POINT, sort=False)
+    lines = both.copy().assign(gain=_gain(both)).groupby(POINT, sort=False)
     made = lines[["gain", "scope_bytes", "scope_bytes_plain"]].mean()
     made["repaired"], made["plain"] = lines["value"].mean(), lines["value_plain"].mean()
     made["seeds"], made["agree"] = lines.size(), lines["gain"].agg(lambda g: len({*np.sign(g)}) == 1)
@@ -81,7 +84,7 @@ def draw(lines: pd.DataFrame) -> Figure:
     """One model and task: a panel per method and repair, budgets by the share that the repair takes."""
     pairs = list(dict.fromkeys(zip(lines["method"], lines["repair"], strict=True)))
     made = style.panels(len(pairs), columns=min(4, len(pairs)), between=0.75)
-    widest = max(LEAST, float(lines["gain"].abs().max()))
+    widest = min(MOST, max(LEAST, float(lines["gain"].abs().max())))
     for axis, (method, repair) in zip(made.axes, pairs, strict=True):
         _map(axis, lines[(lines["method"] == method) & (lines["repair"] == repair)], widest)
         axis.set_title(f"{method} + {repair}")
