@@ -17,7 +17,7 @@ from crunchmark.interface import Layer, Trial
 from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker, Nothing, around
 from crunchmark.projected import directions
-from crunchmark.stats import Gram
+from crunchmark.stats import Gram, InputMean
 from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
 from crunchmark.walk import Stream, evaluating
@@ -127,14 +127,23 @@ class Bench(Trial):
         return self.maker.level(self.layer(name), self.room(name, keep))
 
     def error(self, name: str, keep: float) -> float:
-        """tr((W - Q) C (W - Q)^T) / tr(W C W^T); without inputs, C is the identity; inf where unreachable."""
+        """tr((W - Q) C (W - Q)^T) / tr(W C W^T); without inputs, C is the identity; inf where unreachable.
+
+        A bias that the term brings counts as part of Q, with the one that goes into it as an input.
+        """
         layer = self.layer(name)
         gram = layer.stats.get(Gram)
         known = torch.eye(layer.shape[1], dtype=torch.float64) if gram is None else gram.value
         try:
-            return calibrated_error(layer.weight, self.term(name, keep).dense(), known)
+            term = self.term(name, keep)
         except Unreachable:
             return float("inf")
+        weight, stand_in, shift = layer.weight, term.dense(), term.shift()
+        if shift is not None:
+            none = torch.zeros(len(shift), 1)
+            weight, stand_in = torch.cat([weight, none], 1), torch.cat([stand_in, shift[:, None]], 1)
+            known = _with_one(known, layer[InputMean])
+        return calibrated_error(weight, stand_in, known)
 
     def spectrum(self, name: str) -> Tensor:
         """Energy of the directions of W C W^T, or of W W^T where no input was looked at."""
@@ -206,6 +215,13 @@ class Bench(Trial):
         """The plan nearest to these shares."""
         sizes = {name: self._sizes(name) for name in self.shapes}
         return fit(self.plan, self.shapes, keeps, sizes, self.units, **notes)
+
+
+def _with_one(gram: Tensor, mean: InputMean) -> Tensor:
+    """The Gram (in, in) of inputs with a last one that is always 1, (in + 1, in + 1)."""
+    sums = mean.sums[:, None]  # (in, 1)
+    count = torch.full((1, 1), float(mean.tokens), dtype=gram.dtype)
+    return torch.cat([torch.cat([gram, sums], 1), torch.cat([sums.T, count], 1)])
 
 
 def _restore(site: Site, dense: Site) -> None:

@@ -14,7 +14,14 @@ from typing import Any
 from crunchmark.files import locked, read_json, write_json
 
 Row = dict[str, Any]
-OWN = ("state", "reason", "reasons", "nearest_budget", "plan")  # of a cell, not of its scored tasks
+OWN = (
+    "state",
+    "reason",
+    "reasons",
+    "nearest_budget",
+    "plan",
+    "left_dense",
+)  # of a cell, not of its scored tasks
 
 
 class Store:

@@ -11,7 +11,7 @@ class WeLore(Projected):
     """Truncated SVD of those weights that lose enough of their rank (LRC); the others stay dense (N-LRC).
 
     The paper's ranks follow one threshold on normalised singular values: allocate=welore. It then trains the
-    factors of LRC layers alone; that comes with recovery. N-LRC layers are `left_dense` on the row.
+    factors of LRC layers alone; that comes with recovery. N-LRC layers are the cell's `left_dense`.
     min_ratio: share of its rank a weight has to lose; 0.4999 where the factors are trained later.
     """
 

@@ -35,3 +35,9 @@ def rows():
 def root(tmp_path, rows):
     put(tmp_path / "results", "demo", rows)
     return tmp_path / "results"
+
+
+@pytest.fixture
+def store_rows():
+    """store_rows(root, study, rows): write them as cells and tasks."""
+    return put

@@ -42,7 +42,7 @@ def cases(draw):
     return shapes, keeps, sizes, draw(st.floats(0.01, 0.9))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_any_shares_meet_the_total_to_within_one_step(case):
     shapes, keeps, sizes, budget = case
@@ -58,7 +58,7 @@ def test_any_shares_meet_the_total_to_within_one_step(case):
     assert left < min(steps, default=plan.total + 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cases(), st.floats(0.05, 0.99))
 def test_what_can_not_be_met_names_what_can(case, part):
     shapes, keeps, sizes, _ = case
@@ -108,7 +108,7 @@ def test_which_roles_lord_leaves_dense(roles, dense):
         LoRD(roles="some")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sides, sides, st.floats(0, 0.99), st.integers(1, 200))
 def test_welore_factorises_only_what_loses_enough_rank(out, wide, min_ratio, nbytes):
     method, full = WeLore(min_ratio=min_ratio), min(out, wide)

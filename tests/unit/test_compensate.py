@@ -13,7 +13,7 @@ from crunchmark.linalg import spectrum
 from crunchmark.maker import Maker, Nothing, around
 from crunchmark.shared import Shared
 from crunchmark.stats import Gram, InputMean
-from crunchmark.terms import Dense, LowRank, Sum
+from crunchmark.terms import Dense, LowRank, Shift, Sum
 from methods.afm import AFM
 from methods.compensate.eora import EoRA
 from methods.compensate.lrec import LREC
@@ -242,3 +242,11 @@ def test_a_branch_is_balanced():
     low = UNDAMPED.repair(layer(12), pruned(layer(12)), keep(0.5)).terms[1]
     assert isinstance(low, LowRank)
     torch.testing.assert_close(low.b.norm(dim=0), low.a.norm(dim=1), rtol=1e-4, atol=0)
+
+
+def test_only_a_shift_can_be_moved():
+    with pytest.raises(ValueError, match="term kind 'dense' has no shift to move"):
+        Dense(torch.zeros(3, 4), torch.float32).moved(torch.ones(3))
+    both = Sum([Dense(torch.zeros(3, 4), torch.float32), Shift.of(torch.ones(3), 4, torch.float32)])
+    assert both.moved(torch.ones(3)).shift().tolist() == [2.0, 2.0, 2.0]
+    assert both.shift().tolist() == [1.0, 1.0, 1.0]

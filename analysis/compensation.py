@@ -1,0 +1,146 @@
+"""When a repair pays: repaired cells against plain ones of the same budget, a heat map of budget by share.
+
+python -m analysis.compensation STUDY [--task ...] [--format png,pdf,svg] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import collect, outfile, pareto, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KEYS = ["model", "base", "budget", "accounting", "task", "metric"]
+POINT = ["model", "method", "repair", "level", "budget", "task", "metric"]
+COLUMNS = [*POINT, "seeds", "plain", "repaired", "gain", "agree", "plain_bytes", "repaired_bytes"]
+LEAST, MOST = (
+    0.5,
+    25.0,
+)  # where the colours may end: noise is no effect, and one collapse does not pale all else
+
+
+def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """One line per repaired setting: the value, that of the plain cell, and what the repair gained.
+
+    `gain` is in per cent of perplexity (100 ln(plain / repaired)), in points of other scores (100 times the
+    difference), and positive where the repair helps. Seeds are averaged; `agree`: all have the same sign.
+    """
+    measured = collect.select(data, (), tasks)
+    collect.check_protocols(measured)
+    told = pd.DataFrame([_told(config) for config in measured["config"]], index=measured.index)
+    measured = pd.concat([measured, told], axis=1)
+    plain = measured[(measured["repair"] == "") & (measured["method"] != "dense")]
+    both = measured[measured["repair"] != ""].merge(plain, on=KEYS, suffixes=("", "_plain"))
+    same = (both["tokens"] == both["tokens_plain"]) & (both["calib_seed"] == both["calib_seed_plain"])
+    both = both[same | (both["tokens_plain"] == "")]  # a plain cell without data has no draw of its own
+    if both.empty:
+        raise collect.AnalysisError(
+            "study: no repaired cell beside a plain one of the same method, budget and seed; "
+            "valid: a grid over compensate=none,eora"
+        )
+    lines = both.copy().assign(gain=_gain(both)).groupby(POINT, sort=False)
+    made = lines[["gain", "scope_bytes", "scope_bytes_plain"]].mean()
+    made["repaired"], made["plain"] = lines["value"].mean(), lines["value_plain"].mean()
+    made["seeds"], made["agree"] = lines.size(), lines["gain"].agg(lambda g: len({*np.sign(g)}) == 1)
+    renamed = made.rename(columns={"scope_bytes": "repaired_bytes", "scope_bytes_plain": "plain_bytes"})
+    return renamed.reset_index()[COLUMNS]
+
+
+def _told(config: Any) -> dict[str, str]:
+    """Of a cell's config: the repair and its size, the tokens, and all else as one text."""
+    config = dict(config) if isinstance(config, Mapping) else {}
+    repair, tokens = config.pop("compensate", None) or {}, config.pop("calib", None)
+    target = str(repair.get("_target_", "")).split(".")
+    rank, share = repair.get("rank"), repair.get("share")
+    return {
+        "repair": target[-2] if len(target) > 1 else "",
+        "level": "" if not repair else f"rank {rank}" if rank else f"share {share:g}",
+        "tokens": "" if tokens is None else json.dumps(tokens, sort_keys=True, default=str),
+        "base": json.dumps(config, sort_keys=True, default=str),
+    }
+
+
+def _gain(both: pd.DataFrame) -> pd.Series:
+    """What each repaired cell is better by than its plain one."""
+    ppl = [style.is_perplexity(t, m) for t, m in zip(both["task"], both["metric"], strict=True)]
+    sign = np.where(both["higher_is_better"], 1.0, -1.0)
+    points = 100 * sign * (both["value"] - both["value_plain"])
+    logs = 100 * np.log(both["value_plain"].where(ppl, 1.0) / both["value"].where(ppl, 1.0))
+    return logs.where(ppl, points)
+
+
+def draw(lines: pd.DataFrame) -> Figure:
+    """One model and task: a panel per method and repair, budgets by the share that the repair takes."""
+    pairs = list(dict.fromkeys(zip(lines["method"], lines["repair"], strict=True)))
+    made = style.panels(len(pairs), columns=min(4, len(pairs)), between=0.75)
+    widest = min(MOST, max(LEAST, float(lines["gain"].abs().max())))
+    for axis, (method, repair) in zip(made.axes, pairs, strict=True):
+        _map(axis, lines[(lines["method"] == method) & (lines["repair"] == repair)], widest)
+        axis.set_title(f"{method} + {repair}")
+    task, metric = lines[["task", "metric"]].iloc[0]
+    unit = "% of perplexity" if style.is_perplexity(task, metric) else f"points of {metric}"
+    sizes = " or ".join(dict.fromkeys(level.split()[0] for level in lines["level"]))
+    gained = f"{style.short_task(task)}: {unit} gained at equal bytes; ~ seeds disagree"
+    made.label(f"budget ({gained})", f"{sizes} of the repair")
+    return made.figure
+
+
+def _map(axis: Axes, lines: pd.DataFrame, widest: float) -> None:
+    """Cells coloured by gain, with the number in them; crossed where there is none to compare."""
+    budgets = sorted(lines["budget"].unique())
+    levels = sorted(lines["level"].unique(), key=lambda name: float(name.split()[-1]))
+    values = lines.pivot_table(index="level", columns="budget", values="gain").reindex(levels)[budgets]
+    sure = lines.pivot_table(index="level", columns="budget", values="agree").reindex(levels)[budgets]
+    axis.imshow(values, cmap="RdBu", vmin=-widest, vmax=widest, aspect="auto", origin="lower")
+    axis.set_xticks(range(len(budgets)), [style.budget_name(b) for b in budgets])
+    axis.set_yticks(range(len(levels)), [level.split()[-1] for level in levels])
+    axis.grid(visible=False)
+    for (y, x), gain in np.ndenumerate(values.to_numpy()):
+        there = bool(np.isfinite(gain))
+        text = (
+            f"{'' if sure.iat[y, x] == 1 else '~'}{gain:+.{1 if abs(gain) < 9.95 else 0}f}" if there else "×"
+        )
+        dark = there and abs(gain) > 0.6 * widest
+        axis.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "#222222")
+
+
+def write(lines: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """A figure for every model and task, and the numbers of all in one table."""
+    import matplotlib
+
+    table = folder / "compensation.csv"
+    with outfile.whole(table) as temp:
+        lines.to_csv(temp, index=False)
+    paths, several = [table], lines["model"].nunique() > 1
+    with matplotlib.rc_context(style.RC):
+        for (model, task, _), group in lines.groupby(["model", "task", "metric"], sort=False):
+            name = "_".join(["compensation", *([str(model)] if several else []), style.short_task(str(task))])
+            stem = folder / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+            paths += pareto.save(draw(group), stem, formats)
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and draw the figures."""
+    options = collect.parser("Where compensation pays at equal bytes")
+    options.add_argument("--task", default="", help="tasks (default: all)")
+    options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
+    chosen = options.parse_args(argv)
+    formats = collect.listed(chosen.format, "format", pareto.FORMATS)
+    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
+    return write(gains(collect.read(chosen), collect.listed(chosen.task)), folder, formats)
+
+
+if __name__ == "__main__":
+    sys.exit(collect.run(main))
