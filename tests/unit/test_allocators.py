@@ -22,7 +22,7 @@ from methods.allocate.replay import Replay
 from methods.allocate.strs import STRS
 from methods.allocate.welore import WeLore
 
-ALIKE = {name: (8, 8) for name in "abc"}
+ALIKE = dict.fromkeys("abc", (8, 8))
 UNLIKE = {"a": (8, 8), "b": (8, 16), "c": (4, 8), "d": (16, 16)}
 HARM = {"a": 1.0, "b": 4.0, "c": 9.0, "d": 0.5}
 
@@ -102,7 +102,7 @@ def test_evopress_finds_the_optimum_of_an_additive_fitness():
 
 
 RUNGS = {"a": [0.25, 0.5, 0.75, 1.0], "b": [0.1, 0.4, 1.0], "c": [0.3, 1.0], "d": [0.2, 0.45, 0.7, 1.0]}
-DROPPED = {"units": [["a", "c"], ["b"], ["d"]], "steps": dict.fromkeys(UNLIKE, [0.0, 1.0])}
+DROPPED = {"units": [["a", "c"], ["b"], ["d"]], "steps": dict.fromkeys(UNLIKE, (0.0, 1.0))}
 
 
 @pytest.mark.parametrize("more", [{}, {"steps": RUNGS}, DROPPED], ids=["any", "sizes", "drop"])
@@ -203,7 +203,7 @@ def test_sizes_of_runs_are_those_that_fit():
 
 
 def test_units_go_up_together():
-    shapes = {name: (4, 4) for name in "abcd"}
+    shapes = dict.fromkeys("abcd", (4, 4))
     rooms = {name: Room(16) for name in shapes}
     sizes = {name: [0, 32] for name in shapes}
     plan = Plan(rooms, 0.5, total=70)

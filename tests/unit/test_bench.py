@@ -167,10 +167,15 @@ def test_the_model_is_as_it_was_after_an_interrupted_trial(tiny, family):
     view, plan = start(tiny, family)
     before = {k: v.clone() for k, v in view.model.state_dict().items()}
     maker = Maker(SVD(), Nothing(), CALIB, family, SHARED)
-    with pytest.raises(KeyboardInterrupt), Bench(maker, view, plan) as trial:
-        assert trial.loss(dict.fromkeys(plan.rooms, 0.3), [0, 1]) > 0
-        assert not all(torch.equal(v, before[k]) for k, v in view.model.state_dict().items())
-        raise KeyboardInterrupt
+
+    def stopped():
+        with Bench(maker, view, plan) as trial:
+            assert trial.loss(dict.fromkeys(plan.rooms, 0.3), [0, 1]) > 0
+            assert not all(torch.equal(v, before[k]) for k, v in view.model.state_dict().items())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert all(torch.equal(v, before[k]) for k, v in view.model.state_dict().items())
 
 

@@ -8,7 +8,7 @@ from crunchmark import Trial, dense_bytes
 
 @dataclass
 class Toy(Trial):
-    """`harm`: name -> factor of (1 - keep)^2 in the loss; `steps`: name -> sizes; `energies`: name -> spectrum."""
+    """By name: `harm`, factor of (1 - keep)^2 in the loss; `steps`, sizes; `energies`, spectra."""
 
     layers: dict
     share: float
