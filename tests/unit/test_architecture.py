@@ -173,10 +173,10 @@ def test_core_files_are_short(path):
 
 
 def test_method_files_are_short():
-    lengths = sorted(code_lines(p) for p in FILES["methods"])
+    lengths = sorted(code_lines(p) for p in FILES["methods"] if p.stem != "__init__")
     assert lengths[-1] <= 120
     assert lengths[len(lengths) // 2] <= 45
-    assert lengths[1] > 3  # the count counts
+    assert lengths[0] > 3  # the count counts
 
 
 @pytest.mark.parametrize("path", FILES["methods"], ids=lambda p: p.stem)
