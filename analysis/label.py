@@ -60,7 +60,7 @@ def _differences(data: pd.DataFrame) -> list[str]:
     return [
         "".join(
             f" {key.rpartition('.')[2]}={flat[cell].get(key)}"
-            for key in _shown(keys, model, label, flat[cell])
+            for key in _shown(keys, model, label, flat.get(cell, {}))
         )
         for model, label, cell in zip(data["model"], data["label"], data["cell"], strict=True)
     ]

@@ -73,10 +73,12 @@ def draw(table: pd.DataFrame) -> Figure:
     figure.subplots_adjust(
         0.75 / total[0], 0.5 / total[1], 1 - 0.9 / total[0], 1 - 0.3 / total[1], 0.9 / wide, 0.75 / high
     )
-    low = math.floor(10 * table["kept"].min()) * 10
+    low = min(90, math.floor(10 * table["kept"].min()) * 10)
     seeds = table["calib_seed"].nunique() > 1
     for axis, ((label, budget, seed), part) in zip(grid, panels, strict=False):
-        title = f"{label} {style.budget_name(budget)}" + (f" seed {seed:g}" if seeds else "")
+        title = f"{label.replace('allocate=', '')} {style.budget_name(budget)}" + (
+            f" seed {seed:g}" if seeds else ""
+        )
         shown = _panel(axis, part, roles, low, title)
     for spare in grid[len(panels) :]:
         spare.set_axis_off()

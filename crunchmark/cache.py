@@ -33,6 +33,9 @@ def _source(module: str) -> str:
     return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
 
 
+SELDOM = 64  # parts of the bound, after each of which it is checked: other processes add as well
+
+
 class Cache:
     """Folders named by key under root/kind/. Safe with several processes; bounded by max_gb.
 
@@ -46,6 +49,7 @@ class Cache:
                 f"cache.max_gb={max_gb!r} is out of range; valid: a positive number of gigabytes"
             )
         self.root, self.limit = Path(root), max_gb * 1e9
+        self._spare = 0.0  # bytes that may be added before all folders are looked at again
 
     @contextmanager
     def folder(self, kind: str, key: str, make: Callable[[Path], None]) -> Iterator[Path]:
@@ -59,7 +63,9 @@ class Cache:
                 if not path.is_dir():
                     with whole_folder(path) as temp:
                         make(temp)
-                    self._trim(keep=path)
+                    self._spare -= _size(path)
+                    if self._spare < 0:
+                        self._trim(keep=path)
             with locked(lock, shared=True):
                 if path.is_dir():  # else it was dropped between the two locks
                     os.utime(path)
@@ -76,6 +82,7 @@ class Cache:
             self._drop(orphan, orphan.name.removeprefix(TEMP))
         sizes = {p: _size(p) for p in folders if not p.name.startswith(TEMP)}
         total = sum(sizes.values())
+        self._spare = min(self.limit - total, self.limit / SELDOM)
         for path in sorted((p for p in sizes if p != keep), key=_used):
             if total <= self.limit:
                 return

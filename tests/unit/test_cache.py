@@ -110,3 +110,14 @@ def test_two_processes_make_it_once(tmp_path):
 def test_a_bound_must_be_positive(tmp_path, size):
     with pytest.raises(ValueError, match=r"cache\.max_gb=.*valid: a positive"):
         Cache(tmp_path, size)
+
+
+def test_small_additions_do_not_look_at_every_folder_again(tmp_path, monkeypatch):
+    looked, whole = [], Cache._trim
+    monkeypatch.setattr(Cache, "_trim", lambda self, keep: looked.append(keep) or whole(self, keep))
+    cache = Cache(tmp_path, max_gb=1e-6)  # 1000 bytes, looked at every 15
+    for k in range(12):
+        with cache.folder("small", f"{k}", lambda temp: (temp / "x").write_bytes(b"12345")):
+            pass
+    assert len(looked) == 3
+    assert looked[0].name == "0"

@@ -1,0 +1,212 @@
+"""The rules of allocators on plain numbers: optima against brute force, budgets, means, bad knobs."""
+
+import itertools
+import json
+import random
+
+import pytest
+import torch
+from toy_trial import Toy
+
+from crunchmark import Room, around, dense_bytes
+from crunchmark.allocation import Plan, fit
+from crunchmark.terms import NM, Quantised
+from methods.allocate.components import Components
+from methods.allocate.dlp import DLP
+from methods.allocate.entropic import Entropic
+from methods.allocate.evopress import EvoPress
+from methods.allocate.greedy import Greedy
+from methods.allocate.l_greco import LGreCo, cheapest
+from methods.allocate.owl import OWL
+from methods.allocate.replay import Replay
+from methods.allocate.strs import STRS
+from methods.allocate.welore import WeLore
+
+ALIKE = dict.fromkeys("abc", (8, 8))
+UNLIKE = {"a": (8, 8), "b": (8, 16), "c": (4, 8), "d": (16, 16)}
+HARM = {"a": 1.0, "b": 4.0, "c": 9.0, "d": 0.5}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_programme_finds_what_brute_force_finds(seed):
+    dice = random.Random(seed)
+    errors = [[dice.random() for _ in range(4)] for _ in range(4)]
+    costs = [sorted(dice.randint(1, 9) for _ in range(4)) for _ in range(4)]
+    found = 0
+    for limit in range(1, 40):
+        plans = [p for p in itertools.product(range(4), repeat=4) if paid(costs, p) <= limit]
+        chosen = cheapest(errors, costs, limit)
+        assert (chosen is None) == (not plans)
+        if plans:
+            assert paid(costs, chosen) <= limit
+            assert paid(errors, chosen) == pytest.approx(min(paid(errors, p) for p in plans))
+            found += 1
+    assert found > 10
+
+
+def paid(table, picks):
+    return sum(row[k] for row, k in zip(table, picks, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.3])
+def test_greedy_is_optimal_at_what_it_spends(share):
+    shapes = {"a": (20, 30), "b": (40, 10), "c": (30, 30)}
+    dice = torch.Generator().manual_seed(3)
+    energies = {n: torch.rand(4, generator=dice).double().sort(descending=True).values for n in shapes}
+    keeps = Toy(shapes, share, energies=energies).give(Greedy())
+    ranks = [round(keeps[n] * o * i / (o + i)) for n, (o, i) in shapes.items()]
+    costs = [[r * (o + i) for r in range(5)] for o, i in shapes.values()]
+    tails = [[float(e[r:].sum() / e.sum()) for r in range(5)] for e in energies.values()]
+    plans = [p for p in itertools.product(range(5), repeat=3) if paid(costs, p) <= paid(costs, ranks)]
+    assert paid(tails, ranks) == pytest.approx(min(paid(tails, p) for p in plans))
+    assert paid(costs, ranks) <= share * 1900 < paid(costs, ranks) + 60
+
+
+def test_greedy_keeps_a_layer_dense_whose_factors_outgrow_it():
+    flat = torch.ones(8, dtype=torch.float64)
+    steep = torch.tensor([1.0] + [1e-9] * 7, dtype=torch.float64)
+    keeps = Toy({"a": (8, 8), "b": (8, 8)}, 0.65, energies={"a": flat, "b": steep}).give(Greedy())
+    assert keeps == {"a": 1.0, "b": 0.25}
+
+
+def test_shares_around_a_mean_keep_it():
+    shares = around(0.5, [3.0, 1.0, 2.0, 2.0], 0.1, 0.0)
+    assert sum(shares) / 4 == pytest.approx(0.5, abs=1e-12)
+    assert shares[0] - shares[1] == pytest.approx(0.2)
+    assert around(0.5, [1.0, 1.0], 0.1, 0.0) == [0.5, 0.5]
+    assert around(0.5, [3.0, 1.0], 0.0, 0.0) == [0.5, 0.5]
+    assert min(around(0.1, [0.0, 1.0], 0.1, 0.05)) == 0.05
+
+
+@pytest.mark.parametrize(("mean", "eps"), [(0.3, 0.1), (0.3, 1e3), (0.6, 0.05), (0.9, 0.1)])
+def test_entropic_keeps_the_mean_and_falls_with_influence(mean, eps):
+    influence = [0.4, 0.05, 0.2, 0.21]
+    phi = Entropic(eps=eps).removed(influence, mean)
+    assert sum(phi) / 4 == pytest.approx(mean, abs=1e-9)
+    assert max(phi) <= max(0.8, mean) + 1e-9
+    ranked = sorted(range(4), key=influence.__getitem__)
+    assert all(phi[a] >= phi[b] - 1e-12 for a, b in itertools.pairwise(ranked))
+    if eps > 1:
+        assert phi == pytest.approx([mean] * 4, rel=1e-3)
+
+
+def test_evopress_finds_the_optimum_of_an_additive_fitness():
+    toy = Toy(ALIKE, 0.5, harm=HARM)
+    keeps = toy.give(EvoPress(generations=60, offspring=8, samples=[1], survivors=[1], steps=2))
+    grid = [k / 8 for k in range(1, 9)]
+    plans = [dict(zip("abc", p, strict=True)) for p in itertools.product(grid, repeat=3) if sum(p) <= 1.5]
+    best = min(toy.loss(p, ()) for p in plans)
+    assert len(plans) > 50
+    assert toy.loss(keeps, ()) == pytest.approx(best)
+    assert best < toy.loss(dict.fromkeys("abc", 0.5), ())
+
+
+RUNGS = {"a": [0.25, 0.5, 0.75, 1.0], "b": [0.1, 0.4, 1.0], "c": [0.3, 1.0], "d": [0.2, 0.45, 0.7, 1.0]}
+DROPPED = {"units": [["a", "c"], ["b"], ["d"]], "steps": dict.fromkeys(UNLIKE, (0.0, 1.0))}
+
+
+@pytest.mark.parametrize("more", [{}, {"steps": RUNGS}, DROPPED], ids=["any", "sizes", "drop"])
+@pytest.mark.parametrize("share", [0.45, 0.6, 0.8])
+def test_every_candidate_of_evopress_meets_the_budget(more, share):
+    toy = Toy(UNLIKE, share, harm=HARM, **more)
+    keeps = toy.give(EvoPress(generations=12, offspring=6))
+    again = Toy(UNLIKE, share, harm=HARM, **more).give(EvoPress(generations=12, offspring=6))
+    assert keeps == again
+    assert len(toy.asked) > 12
+    assert all(toy.nbytes(asked) <= toy.goal + 1e-6 for asked in toy.asked)
+    for unit in toy.units:
+        assert "steps" not in more or all(keeps[n] in more["steps"][n] for n in unit)
+    assert more is not DROPPED or all(a["a"] == a["c"] for a in toy.asked)
+
+
+def test_l_greco_is_no_worse_than_equal_shares():
+    toy = Toy(ALIKE, 0.5, harm=HARM)
+    keeps = toy.give(LGreCo())
+    assert toy.nbytes(keeps) <= toy.goal + 1e-6
+    assert toy.loss(keeps, ()) < toy.loss(dict.fromkeys("abc", 0.5), ())
+
+
+def test_strs_takes_where_it_hurts_least():
+    keeps = Toy(ALIKE, 0.7, harm={"a": 0.01, "b": 5.0, "c": 9.0}).give(STRS(ratios=[0.4, 0.6, 0.8]))
+    assert keeps == {"a": 0.4, "b": 0.8, "c": 0.8}
+
+
+def test_components_leave_the_rest_to_the_other():
+    roles = {"a": "q", "b": "up", "c": "down"}
+    keeps = Toy(ALIKE, 0.7, roles=roles).give(Components(attention=0.1))
+    assert keeps == {"a": 0.9, "b": pytest.approx(0.6), "c": pytest.approx(0.6)}
+    assert Toy(ALIKE, 0.7, roles=roles).give(Components(skip_first=1))["a"] == 1.0
+    with pytest.raises(ValueError, match=r"allocate\.attention=0\.0, mlp=None.* leaves -"):
+        Toy(ALIKE, 0.3, roles=roles).give(Components(attention=0.0))
+
+
+BAD = [
+    (Components, {"attention": 1.5}, "attention=1.5"),
+    (Components, {"attention": 0.1, "mlp": 0.2}, "one of the two"),
+    (Components, {"skip_last": -1}, "skip_last=-1"),
+    (Greedy, {"relative": "yes"}, "relative='yes'"),
+    (WeLore, {"least_cut": -1}, "least_cut=-1"),
+    (OWL, {"lam": -0.1}, "lam=-0.1"),
+    (OWL, {"threshold": 0}, "threshold=0"),
+    (DLP, {"typical": "mode"}, "typical='mode'"),
+    (Entropic, {"eps": 0}, "eps=0"),
+    (Entropic, {"cap": 2}, "cap=2"),
+    (LGreCo, {"shares": [0.5, 1.5]}, "shares="),
+    (LGreCo, {"buckets": 0}, "buckets=0"),
+    (STRS, {"ratios": []}, "ratios="),
+    (STRS, {"samples": 0}, "samples=0"),
+    (EvoPress, {"offspring": 0}, "offspring=0"),
+    (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
+    (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
+    (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
+    (Replay, {"path": "nowhere.json"}, "path='nowhere.json' does not exist"),
+]
+
+
+@pytest.mark.parametrize(("kind", "knobs", "told"), BAD)
+def test_a_bad_knob_is_one_line_that_names_it(kind, knobs, told):
+    with pytest.raises(ValueError, match=r"allocate\.") as caught:
+        kind(**knobs)
+    assert told in str(caught.value)
+    assert "valid" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_a_plan_is_said_so(tmp_path):
+    for k, text in enumerate(("[]", "{", json.dumps({"plan": None}), json.dumps({"rooms": {}}))):
+        (tmp_path / f"{k}.json").write_text(text)
+        with pytest.raises(ValueError, match="holds no plan; valid"):
+            Replay(str(tmp_path / f"{k}.json"))
+
+
+@pytest.mark.parametrize("given", [(None, False), (None, True), (16, False), (-1, True)])
+def test_sizes_of_bits_are_those_that_fit(given):
+    shape, (group, sym) = (12, 64), given
+    sizes = Quantised.sizes(shape, Room(0), group, sym)
+    reached = set()
+    for nbytes in range(sizes[0], dense_bytes(shape)):
+        bits, g = Quantised.fits(shape, Room(nbytes), "x", group, sym)
+        reached.add(Quantised.size(shape, bits, g, sym))
+    assert sizes == sorted(reached)
+    assert len(sizes) >= 7
+
+
+def test_sizes_of_runs_are_those_that_fit():
+    sizes = NM.sizes((12, 64), Room(0), 8)
+    kept = {NM.fits((12, 64), Room(n), 8, "x") for n in range(sizes[0], sizes[-1] + 9)}
+    assert [NM.size((12, 64), n, 8, 2) for n in sorted(kept)] == sizes
+    nominal = Room(0, 0.5)
+    full = dense_bytes((12, 64))
+    for m, sizes in ((7, Quantised.sizes((12, 64), nominal)), (7, NM.sizes((12, 64), nominal, 8))):
+        assert len(sizes) == m
+        assert all(0 < size < full for size in sizes)
+
+
+def test_units_go_up_together():
+    shapes = dict.fromkeys("abcd", (4, 4))
+    rooms = {name: Room(16) for name in shapes}
+    sizes = {name: [0, 32] for name in shapes}
+    plan = Plan(rooms, 0.5, total=70)
+    keeps = {"a": 0.2, "b": 0.2, "c": 0.7, "d": 0.7}
+    made = fit(plan, shapes, keeps, sizes, [["a", "b"], ["c", "d"]]).rooms
+    assert {name: room.nbytes for name, room in made.items()} == {"a": 0, "b": 0, "c": 32, "d": 32}
