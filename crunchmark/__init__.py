@@ -10,10 +10,13 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Dense LowRank NM Product Quantised Shift Sparse Sum Term top",
+    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_words top",
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
+    "mpo": "Chain",
+    "clusters": "kmeans nearest",
+    "families": "ROLES",
     "projected": "Projected directions",
     "rounding": "check_grid grids round_to value_of",
     "artifact": "load",
@@ -22,7 +25,7 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "flag number whole",
+    "checks": "flag number one_of whole",
     "edits": "settle turn_in turn_out",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
@@ -37,10 +40,14 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
     from crunchmark.checks import number as number
+    from crunchmark.checks import one_of as one_of
     from crunchmark.checks import whole as whole
+    from crunchmark.clusters import kmeans as kmeans
+    from crunchmark.clusters import nearest as nearest
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
     from crunchmark.edits import turn_out as turn_out
+    from crunchmark.families import ROLES as ROLES
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import damped_inverse as damped_inverse
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.mpo import Chain as Chain
     from crunchmark.obs import sweep as sweep
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
@@ -81,6 +89,7 @@ if TYPE_CHECKING:
     from crunchmark.task import Scene as Scene
     from crunchmark.task import Task as Task
     from crunchmark.terms import NM as NM
+    from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Product as Product
@@ -88,7 +97,9 @@ if TYPE_CHECKING:
     from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
     from crunchmark.terms import Sum as Sum
+    from crunchmark.terms import TensorTrain as TensorTrain
     from crunchmark.terms import Term as Term
+    from crunchmark.terms import check_words as check_words
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
     from crunchmark.walk import evaluating as evaluating

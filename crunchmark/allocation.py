@@ -54,6 +54,7 @@ def fit(
 
     Shares are shifted together, each within what its layer can be, until they sum to the total; in bytes, a
     layer of certain sizes then gets the largest that fits, and what is left over goes where most was cut off.
+    Where layers that can only be dense leave less than the others need, all rooms are empty.
 
     Args:
         plan: of equal shares.
@@ -66,7 +67,9 @@ def fit(
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
     least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
-    if len(set(keeps.values())) > 1:
+    if sum(dense[name] for name, low in least.items() if low >= 1) > share * sum(dense.values()):
+        shares = dict.fromkeys(dense, 0.0)
+    elif len(set(keeps.values())) > 1 or max(least.values()) >= 1:
         shares = _shifted(dense, keeps, least, share)
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits

@@ -57,6 +57,7 @@ class Method(ABC):
     random: ClassVar[bool] = False  # True: it draws from the layer's seed, so that seeds are other cells
     parent: ClassVar[bool] = False  # True: the dense parent itself, which no budget applies to
     unit: str = "layer"  # what can only be compressed together: "layer", "branch" or "block"
+    exclude: Sequence[str] = ()  # roles whose layers stay dense; plans take their bytes from the others
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
         """Packed sizes in bytes a layer of that shape can have, ascending; None: any.
