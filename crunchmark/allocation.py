@@ -67,10 +67,13 @@ def fit(
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
     least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
-    if sum(dense[name] for name, low in least.items() if low >= 1) > share * sum(dense.values()):
+    fixed = {name: dense[name] for name, low in least.items() if low >= 1}
+    if fixed and sum(fixed.values()) > share * sum(dense.values()):
         shares = dict.fromkeys(dense, 0.0)
-    elif len(set(keeps.values())) > 1 or max(least.values()) >= 1:
+    elif len(set(keeps.values())) > 1:
         shares = _shifted(dense, keeps, least, share)
+    elif fixed:
+        shares = _equal(dense, fixed, share)
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits
     rooms = {name: max(0, int(shares[name] * dense[name])) for name in dense}
@@ -80,6 +83,13 @@ def fit(
         name: Room(rooms[name], None if nominal is None else shares[name], plan.dtype) for name in plan.rooms
     }
     return replace(plan, rooms=made, notes={**plan.notes, **notes})
+
+
+def _equal(dense: Mapping[str, int], fixed: Mapping[str, int], share: float) -> dict[str, float]:
+    """The same share for all but those that stay dense, so that they weigh `share` together."""
+    whole, full = sum(dense.values()), sum(fixed.values())
+    left = (share * whole - full) / max(1, whole - full)
+    return {name: 1.0 if name in fixed else left for name in dense}
 
 
 def _shifted(

@@ -110,13 +110,13 @@ class Layerwise:
         short = {name: u for name, u in self.short.items() if name not in spared}
         sizes = {name: u.needs / dense_bytes(shapes[name]) for name, u in short.items()}
         least = {name: u.least for name, u in short.items() if nominal and u.least is not None}
-        worst = max(least.values() if nominal else sizes.values())
+        worst = max(least.values() if nominal else sizes.values(), default=0.0)
         blocks, whole = self.view.scope_bytes("blocks"), self.view.scope_bytes(self.plan.scope)
         rounding = 0 if nominal else 2  # bytes, of total and room
         kept = sum(dense_bytes(shapes[name]) for name in spared)
         share = 1 - (kept + worst * (blocks - kept) + whole - blocks + rounding) / whole
         nearest = max(0.0, floor(share * 1e4 + 1e-9) / 1e4)
-        needs = ceil(kept + max(sizes.values()) * (blocks - kept))
+        needs = ceil(kept + max(sizes.values(), default=0.0) * (blocks - kept))
         return Unreachable("budget", needs, self.plan.total, nearest)
 
     def visit(self, _: int, sites: list[Site], stats: Stats) -> None:

@@ -86,8 +86,8 @@ VARIANTS = [
     ("slicegpt", (("orientation", "random"), ("align", 1))),
     ("compactifai", (("cores", 3),)),
     ("compactifai", (("exclude", ("down",)),)),
-    ("vq", (("length", 2),)),
-    ("lr2vq", (("dims", 2), ("length", 4))),
+    ("vq", (("iterations", 1),)),
+    ("lr2vq", (("dims", 1),)),
 ]
 EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
 SKIPPED = [("slicegpt", "gemma3_text")]  # its norms behind the branches carry gains that can not be fused
