@@ -65,7 +65,8 @@ class Codebook(Leaf):
     def size(shape: tuple[int, int], bits: int, length: int, itemsize: int, dims: int | None = None) -> int:
         """Bytes of codes, book and, where dims is given, the lift from it."""
         codes = shape[0] * packed_width(shape[1] // length, bits)
-        numbers = 2**bits * length if dims is None else dims * (2**bits + length)
+        words = 1 << bits
+        numbers = words * length if dims is None else dims * (words + length)
         return codes + itemsize * numbers
 
     @staticmethod
