@@ -40,8 +40,10 @@ def test_an_experiment_composes_and_asks_for_what_it_expects(name):
     assert expected["metric"] in task.metrics()
     assert (task.window, task.bos) == (2048, True)
     assert instantiate(config.method) is not None
-    assert name == f"{config.hydra.runtime.choices.method}_{config.hydra.runtime.choices.model}"
-    assert config.calib.length == 2048
+    chosen = config.hydra.runtime.choices
+    around = [] if chosen.allocate == "uniform" else [chosen.allocate]
+    assert name == "_".join([chosen.method, *around, chosen.model])
+    assert (config.calib.n in (128, 256, 1024), config.calib.length) == (True, 2048)
     assert config.accounting == "nominal"
     assert expected["status"] == "not attempted here"
     assert "arXiv" in expected["source"] or "second hand" in expected["source"]
