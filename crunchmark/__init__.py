@@ -10,11 +10,14 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Dense LowRank NM Product Quantised Shift Sparse Sum Term top",
+    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_words top",
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
     "branch": "Branch",
+    "mpo": "Chain",
+    "clusters": "kmeans nearest",
+    "families": "ROLES",
     "projected": "Centred Projected directions",
     "rounding": "check_grid grids round_to value_of",
     "ladders": "Level around goal_of leading levels",
@@ -46,9 +49,12 @@ if TYPE_CHECKING:
     from crunchmark.checks import positive as positive
     from crunchmark.checks import shares as shares
     from crunchmark.checks import whole as whole
+    from crunchmark.clusters import kmeans as kmeans
+    from crunchmark.clusters import nearest as nearest
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
     from crunchmark.edits import turn_out as turn_out
+    from crunchmark.families import ROLES as ROLES
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -70,6 +76,7 @@ if TYPE_CHECKING:
     from crunchmark.linalg import damped_inverse as damped_inverse
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.mpo import Chain as Chain
     from crunchmark.obs import sweep as sweep
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
@@ -95,6 +102,7 @@ if TYPE_CHECKING:
     from crunchmark.task import Scene as Scene
     from crunchmark.task import Task as Task
     from crunchmark.terms import NM as NM
+    from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Product as Product
@@ -102,7 +110,9 @@ if TYPE_CHECKING:
     from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
     from crunchmark.terms import Sum as Sum
+    from crunchmark.terms import TensorTrain as TensorTrain
     from crunchmark.terms import Term as Term
+    from crunchmark.terms import check_words as check_words
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
     from crunchmark.walk import evaluating as evaluating

@@ -38,6 +38,7 @@ class Bench(Trial):
         self.shapes = view.layers()
         self.sites = {site.name: site for site in view.all_sites()}
         self.roles = {name: site.role for name, site in self.sites.items()}
+        self.spared = {name for name, role in self.roles.items() if maker.method.leaves(role)}
         self.blocks = [[site.name for site in view.sites(i)] for i in range(len(view.blocks))]
         self.units = list(self._units(maker.method.unit))
         self.samples, self.seed = len(maker.calib.tokens), maker.calib.seed
@@ -103,7 +104,7 @@ class Bench(Trial):
         """Bytes the layer can have with its repair (nominal: of its dense bytes); () where any will do."""
         maker, room, shape = self.maker, self.plan.rooms[name], self.shapes[name]
         full = dense_bytes(shape)
-        if maker.method.leaves(self.roles[name]):
+        if name in self.spared:
             return [full]
         options = maker.method.sizes(shape, room)
         if options is None:
@@ -114,7 +115,7 @@ class Bench(Trial):
 
     def room(self, name: str, keep: float) -> Room:
         """The room of a layer that keeps that share."""
-        old = self.plan.rooms[name]
+        old, keep = self.plan.rooms[name], 1.0 if name in self.spared else keep
         share = None if old.nominal is None else keep
         return Room(int(keep * dense_bytes(self.shapes[name]) + 1e-6), share, old.dtype)
 

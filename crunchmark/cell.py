@@ -24,6 +24,7 @@ from crunchmark.task import Task
 from crunchmark.tensorfile import damaged
 
 TOKENS = "tokens.npy"
+EXPECTED = {"task", "metric", "dense", "values", "tolerance", "source", "status"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Cell:
     allocate: Allocator = field(default_factory=Uniform)
     compensate: Compensator = field(default_factory=Nothing)
     stages: Mapping[str, Any] = field(default_factory=dict)  # allocate, compensate as the config writes them
+    expected: Mapping[str, Any] | None = None  # what a paper got, for the record: no part of any key
 
     @property
     def calibrated(self) -> bool:
@@ -185,10 +187,22 @@ def cell_from(
         scope=config["scope"],
         device=str(check_device(config["device"])),
         label="dense" if method.parent else str(label),
+        expected=check_expected(config.get("expected")),
         allocate=Uniform() if method.parent else allocate,
         compensate=Nothing() if method.parent else compensate,
         stages={} if method.parent else _told(config, allocate=allocate, compensate=compensate),
     )
+
+
+def check_expected(expected: Any) -> Mapping[str, Any] | None:
+    """What a paper got, or None.
+
+    Raises:
+        ValueError: it is no mapping with the fields that `analysis.reproduce` reads.
+    """
+    if expected is None or (isinstance(expected, Mapping) and set(expected) == EXPECTED):
+        return expected
+    raise ValueError(f"expected={expected!r} is incomplete; valid: null, or {', '.join(sorted(EXPECTED))}")
 
 
 def _told(config: Mapping[str, Any], **stages: Any) -> dict[str, Any]:

@@ -106,14 +106,18 @@ class Layerwise:
     def unreachable(self) -> Unreachable:
         """What the scope needs; the nearest budget is rounded down, so that it is within reach."""
         shapes, nominal = self.view.layers(), self.plan.accounting == "nominal"
-        sizes = {name: u.needs / dense_bytes(shapes[name]) for name, u in self.short.items()}
-        least = {name: u.least for name, u in self.short.items() if nominal and u.least is not None}
-        worst = max(least.values() if nominal else sizes.values())
+        spared = {s.name for s in self.view.all_sites() if self.maker.method.leaves(s.role)}
+        short = {name: u for name, u in self.short.items() if name not in spared}
+        sizes = {name: u.needs / dense_bytes(shapes[name]) for name, u in short.items()}
+        least = {name: u.least for name, u in short.items() if nominal and u.least is not None}
+        worst = max(least.values() if nominal else sizes.values(), default=0.0)
         blocks, whole = self.view.scope_bytes("blocks"), self.view.scope_bytes(self.plan.scope)
         rounding = 0 if nominal else 2  # bytes, of total and room
-        share = 1 - (worst * blocks + whole - blocks + rounding) / whole
+        kept = sum(dense_bytes(shapes[name]) for name in spared)
+        share = 1 - (kept + worst * (blocks - kept) + whole - blocks + rounding) / whole
         nearest = max(0.0, floor(share * 1e4 + 1e-9) / 1e4)
-        return Unreachable("budget", ceil(max(sizes.values()) * blocks), self.plan.total, nearest)
+        needs = ceil(kept + max(sizes.values(), default=0.0) * (blocks - kept))
+        return Unreachable("budget", needs, self.plan.total, nearest)
 
     def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
         """Compress one block's layers."""

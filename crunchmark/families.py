@@ -20,6 +20,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "down": "down_in",
     }
 )  # role -> which input the linear layer reads; layers of one group share it
+ROLES = tuple(GROUPS)
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ class Runner:
             "compute": cell.model.compute,
             "written": time.time(),
             "config": cell.config,
+            **({"expected": dict(cell.expected)} if cell.expected else {}),
             **facts(),
         }
 

@@ -1,6 +1,7 @@
-"""What stands in for a weight: leaves Dense, LowRank, Sparse, NM, Quantised, Shift; joins Sum, Product."""
+"""What stands in for a weight: leaves, which hold tensors, and their joins Sum and Product."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
+from crunchmark.terms.codebook import Codebook, check_words
 from crunchmark.terms.dense import Dense
 from crunchmark.terms.joins import Product, Sum
 from crunchmark.terms.lowrank import LowRank
@@ -9,10 +10,12 @@ from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unp
 from crunchmark.terms.quantised import Quantised
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
+from crunchmark.terms.tensor_train import TensorTrain
 
 __all__ = [
     "KINDS",
     "NM",
+    "Codebook",
     "Dense",
     "LowRank",
     "Meta",
@@ -22,7 +25,9 @@ __all__ = [
     "Shift",
     "Sparse",
     "Sum",
+    "TensorTrain",
     "Term",
+    "check_words",
     "expect",
     "pack_bits",
     "pack_mask",

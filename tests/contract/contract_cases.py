@@ -87,6 +87,10 @@ VARIANTS = [
     ("gptq", (("act_order", True),)),
     ("gptq", (("group", 16), ("act_order", True))),
     ("slicegpt", (("orientation", "random"), ("align", 1))),
+    ("compactifai", (("cores", 3),)),
+    ("compactifai", (("exclude", ("down",)),)),
+    ("vq", (("iterations", 1),)),
+    ("lr2vq", (("dims", 1),)),
 ]
 EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
 SKIPPED = [("slicegpt", "gemma3_text")]  # its norms behind the branches carry gains that can not be fused
@@ -99,6 +103,7 @@ class Watched(Method):
 
     def __init__(self, inner):
         self.inner, self.needs, self.touched = inner, inner.needs, []
+        self.random, self.leaves = inner.random, inner.leaves
 
     def compress(self, layer, room):
         given = [layer.weight, *(s.value for s in layer.stats.values())]

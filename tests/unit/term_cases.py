@@ -6,14 +6,18 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from crunchmark.mpo import Chain
 from crunchmark.rounding import grid, round_to, value_of
-from crunchmark.terms import NM, Dense, LowRank, Product, Quantised, Sparse, Sum
+from crunchmark.terms import NM, Codebook, Dense, LowRank, Product, Quantised, Sparse, Sum, TensorTrain
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 sides = st.integers(1, 40)
 seeds = st.integers(0, 2**31)
 dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
 all_bits = st.integers(2, 8)
+
+
+KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook"]
 
 
 def normal(seed, *shape):
@@ -36,10 +40,21 @@ def quantised(w, bits, group, sym):
 def leaves(draw, shape=None):
     out, wide = shape or (draw(sides), draw(sides))
     w, dtype = normal(draw(seeds), out, wide), draw(dtypes)
-    kind = draw(st.sampled_from(["dense", "low_rank", "sparse", "nm", "quantised"]))
+    kind = draw(st.sampled_from(KINDS))
     if kind == "low_rank":
         r = draw(st.integers(1, 5))
         return LowRank.of(normal(draw(seeds), out, r), normal(draw(seeds), r, wide), dtype)
+    if kind == "tensor_train":
+        chain = Chain.balanced((out, wide), draw(st.integers(1, 4)))
+        ends = (1, *chain.bonds(draw(st.integers(1, 6))), 1)
+        shapes = zip(ends, chain.rows, chain.cols, ends[1:], strict=False)
+        return TensorTrain.of([normal(draw(seeds), *shape) for shape in shapes], dtype)
+    if kind == "codebook":
+        length = draw(st.sampled_from([n for n in range(1, wide + 1) if wide % n == 0]))
+        bits, dims = draw(all_bits), draw(st.integers(0, 3))
+        codes = (w[:, ::length].abs() * 1000).int() % 2**bits  # (out, in / length)
+        lift = normal(draw(seeds), dims, length) if dims else None
+        return Codebook.of(codes.byte(), normal(draw(seeds), 2**bits, dims or length), lift, dtype)
     if kind == "sparse":
         return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     runs = [m for m in range(2, wide + 1) if wide % m == 0]

@@ -18,6 +18,8 @@ LAYERS = [  # each may import from its own and from those before
         "linalg",
         "rounding",
         "obs",
+        "mpo",
+        "clusters",
         "budget",
         "seeds",
         "files",
