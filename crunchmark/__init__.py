@@ -22,7 +22,7 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "flag number whole",
+    "checks": "flag number one_of whole",
     "edits": "settle turn_in turn_out",
     "shrunk": "Shrinker best",
     "sliced": "check_sliceable cut fuse sliced_size steps",
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
     from crunchmark.checks import number as number
+    from crunchmark.checks import one_of as one_of
     from crunchmark.checks import whole as whole
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in

@@ -35,18 +35,34 @@ class Shrinker:
         self.pools = [pool for i in blocks for pool in _pools(view, i, self.scales)]
         self.fixed = self.scales.beside(view, self.pools) + biases * self.scales.new_biases(view)
 
-    def counts(self, order: Sequence[Tensor] | None = None) -> list[int]:
+    def even(self) -> list[Tensor]:
+        """The order that keeps the same share of every pool, or the plan's share of every block."""
+        return even(self.pools, self.view, self.plan)
+
+    def fixed_share(self, order: Sequence[Tensor], kind: str, share: float) -> list[Tensor]:
+        """An order in which that share of all parts of a kind comes first, and the rest of them last.
+
+        kind: "groups" or "channels".
+        """
+        chosen = torch.cat([o for o, pool in zip(order, self.pools, strict=True) if pool.kind == kind])
+        count = round(min(1.0, max(0.0, share)) * len(chosen))
+        bound = chosen.sort().values[count - 1] if count else -torch.inf
+        return [
+            torch.where(o <= bound, -torch.inf, torch.inf) if pool.kind == kind else o
+            for o, pool in zip(order, self.pools, strict=True)
+        ]
+
+    def counts(self, order: Sequence[Tensor]) -> list[int]:
         """How many of each pool are kept; pools are the groups and the channels of every block in turn.
 
-        order: as `fill` takes it; None keeps the same share of every pool, or a block's share of the plan.
+        order: as `fill` takes it.
 
         Raises:
             Unreachable: one group and one channel of every block are too much.
         """
         need = self.fixed + sum(pool.cost for pool in self.pools)
         check_reach(self.what, need, self.scales, self.view, self.plan)
-        wanted = even(self.pools, self.view, self.plan) if order is None else order
-        return fill(self.pools, wanted, self.scales.limit - self.fixed)
+        return fill(self.pools, order, self.scales.limit - self.fixed)
 
     def each(
         self, calib: Calibration, needs: Sequence[type[Stat]], visit: Callable[[int, list[Layer]], None]

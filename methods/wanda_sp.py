@@ -24,7 +24,7 @@ class WandaSP(ModelMethod):
         if plan.budget == 0:
             return
         shrinker = Shrinker(view, plan, "wanda_sp")
-        counts = shrinker.counts()
+        counts = shrinker.counts(shrinker.even())
 
         def visit(i: int, ends: list[Layer]) -> None:
             shrinker.cut(i, shrinker.pooled(i, [self.score(layer) for layer in ends]), counts)
