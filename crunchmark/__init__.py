@@ -25,6 +25,8 @@ _HOME = {
     "checks": "flag number one_of whole",
     "edits": "settle turn_in turn_out",
     "shrunk": "Shrinker best",
+    "dropped": "Dropper Unit Without without",
+    "effects": "angles influence surprise taken_greedily",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
@@ -40,9 +42,17 @@ if TYPE_CHECKING:
     from crunchmark.checks import number as number
     from crunchmark.checks import one_of as one_of
     from crunchmark.checks import whole as whole
+    from crunchmark.dropped import Dropper as Dropper
+    from crunchmark.dropped import Unit as Unit
+    from crunchmark.dropped import Without as Without
+    from crunchmark.dropped import without as without
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
     from crunchmark.edits import turn_out as turn_out
+    from crunchmark.effects import angles as angles
+    from crunchmark.effects import influence as influence
+    from crunchmark.effects import surprise as surprise
+    from crunchmark.effects import taken_greedily as taken_greedily
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator

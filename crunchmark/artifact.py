@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from crunchmark.dropped import rebuild as redrop
 from crunchmark.files import write_json
-from crunchmark.shrunk import rebuild as shrink
-from crunchmark.sliced import rebuild as slice_
+from crunchmark.shrunk import rebuild as reshrink
+from crunchmark.sliced import rebuild as reslice
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
 from crunchmark.terms import Dense, Term, unpack
@@ -21,8 +22,9 @@ from crunchmark.view import View
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuild it on a fresh model
-    "sliced": slice_,
-    "shrunk": shrink,
+    "sliced": reslice,
+    "shrunk": reshrink,
+    "dropped": redrop,
 }
 
 

@@ -39,7 +39,7 @@ class Heads:
 
 
 def _runs(starts: Tensor, length: int) -> Tensor:
-    """start * length + 0 .. length - 1 for every start, one after the other."""
+    """Start * length + 0 .. length - 1 for every start, one after the other."""
     return (starts[:, None] * length + torch.arange(length)).flatten()
 
 

@@ -57,7 +57,7 @@ class Scales:
         return 0 if self.nominal else self.each * sum(s.shape[0] for s in missing)
 
     def beside(self, view: View, pools: Sequence[Pool]) -> int:
-        """Bytes that are weighed and are in no pool."""
+        """Bytes that are weighed and are in none of these pools."""
         if not self.whole:
             return 0
         all_of_them = sum(p.numel() for block in view.blocks for p in block.parameters())
@@ -89,20 +89,20 @@ def fill(pools: Sequence[Pool], order: Sequence[Tensor], limit: int) -> list[int
 def even(pools: Sequence[Pool], view: View, plan: Plan) -> list[Tensor]:
     """The order that keeps the same share of every pool; a plan an allocator made says of which block more."""
     given = "allocator" in plan.notes
-    shares = [_share(view, i, plan) if given else 1.0 for i in range(len(view.blocks))]
+    shares = [share_of(view.sites(i), plan) if given else 1.0 for i in range(len(view.blocks))]
     return [torch.arange(p.size, dtype=torch.float64) / p.size / max(shares[p.block], 1e-9) for p in pools]
 
 
-def _share(view: View, i: int, plan: Plan) -> float:
-    """What block i may keep of its weights."""
-    dense = {site.name: dense_bytes(site.shape) for site in view.sites(i)}
+def share_of(sites: Sequence[Site], plan: Plan) -> float:
+    """What these layers may keep of their weights."""
+    dense = {site.name: dense_bytes(site.shape) for site in sites}
     rooms = {name: plan.rooms[name] for name in dense}
     kept = [r.nbytes if r.nominal is None else r.nominal * dense[name] for name, r in rooms.items()]
     return sum(kept) / sum(dense.values())
 
 
 def check_reach(what: str, need: int, scales: Scales, view: View, plan: Plan) -> None:
-    """Raise Unreachable, with the nearest budget, where `need` bytes of what is weighed are over the limit."""
+    """Raise Unreachable, with the nearest budget, where `need` bytes are over the limit."""
     if need > scales.limit:
         beside = scales.limit - plan.total if scales.whole else 0
         whole = view.scope_bytes(plan.scope)

@@ -162,7 +162,9 @@ def add_bias(view: View, site: Site, value: Tensor) -> None:
 
 def record(view: View, dense: int) -> None:
     """Note the shape the model has now; dense: bytes of the blocks' weights before."""
-    rows = [[heads_of(view, i).groups, channels_of(view, i), *_biased(view, i)] for i in range(len(view.blocks))]
+    rows = [
+        [heads_of(view, i).groups, channels_of(view, i), *_biased(view, i)] for i in range(len(view.blocks))
+    ]
     edit = {"kind": "shrunk", "blocks": rows, "nominal": view.scope_bytes("blocks") / dense}
     view.model.crunchmark_edits = [*getattr(view.model, "crunchmark_edits", []), edit]
 

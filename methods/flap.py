@@ -1,4 +1,4 @@
-"""FLAP: delete what fluctuates least, and put its mean into a bias (An et al., AAAI 2024, arXiv:2312.11983)."""
+"""FLAP: delete what fluctuates least, keep its mean as a bias (An et al., AAAI 2024, arXiv:2312.11983)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What stands in for a weight: leaves Dense, LowRank, Sparse, NM, Quantised, Shift; joins Sum, Product."""
+"""What stands in for a weight: Dense, LowRank, Sparse, NM, Quantised, Shift, Zero; joins Sum, Product."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.dense import Dense
@@ -9,6 +9,7 @@ from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unp
 from crunchmark.terms.quantised import Quantised
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
+from crunchmark.terms.zero import Zero
 
 __all__ = [
     "KINDS",
@@ -23,6 +24,7 @@ __all__ = [
     "Sparse",
     "Sum",
     "Term",
+    "Zero",
     "expect",
     "pack_bits",
     "pack_mask",
