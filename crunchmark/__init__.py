@@ -27,6 +27,8 @@ _HOME = {
     "shrunk": "Shrinker best",
     "dropped": "Dropper Unit Without without",
     "effects": "angles influence surprise taken_greedily",
+    "modular": "Weights rotary weights_of",
+    "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ if TYPE_CHECKING:
     from crunchmark.linalg import damped_inverse as damped_inverse
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.modular import Weights as Weights
+    from crunchmark.modular import rotary as rotary
+    from crunchmark.modular import weights_of as weights_of
+    from crunchmark.modules import Narrower as Narrower
     from crunchmark.obs import sweep as sweep
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from crunchmark.dropped import rebuild as redrop
 from crunchmark.files import write_json
+from crunchmark.modular import rebuild as remodel
 from crunchmark.shrunk import rebuild as reshrink
 from crunchmark.sliced import rebuild as reslice
 from crunchmark.tensorfile import damaged, save
@@ -25,6 +26,7 @@ EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuil
     "sliced": reslice,
     "shrunk": reshrink,
     "dropped": redrop,
+    "modular": remodel,
 }
 
 

@@ -87,7 +87,7 @@ def fill(pools: Sequence[Pool], order: Sequence[Tensor], limit: int) -> list[int
 
 
 def even(pools: Sequence[Pool], view: View, plan: Plan) -> list[Tensor]:
-    """The order that keeps the same share of every pool; a plan an allocator made says of which block more."""
+    """The order that keeps the same share of every pool, or what an allocator's plan says of a block."""
     given = "allocator" in plan.notes
     shares = [share_of(view.sites(i), plan) if given else 1.0 for i in range(len(view.blocks))]
     return [torch.arange(p.size, dtype=torch.float64) / p.size / max(shares[p.block], 1e-9) for p in pools]

@@ -32,7 +32,7 @@ LAYERS = [  # each may import from its own and from those before
         "efficiency",
     },
     {"interface", "task", "projected", "view", "families", "edits", "heads", "parts", "gone", "dropped"},
-    {"walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "allocation"},
+    {"walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "modular", "modules", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
     {"bench", "cell"},
