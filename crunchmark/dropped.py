@@ -181,7 +181,7 @@ def _renumber(view: View, kept: list[int]) -> None:
     for new, old in enumerate(kept):
         for module in blocks[old].modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = new
+                setattr(module, "layer_idx", new)  # noqa: B010
     types = getattr(config, "layer_types", None)
     config.num_hidden_layers = len(kept)
     if types:

@@ -154,13 +154,12 @@ def install(view: View, i: int, new: Weights, pairs: Tensor) -> None:
         for role, w, b in zip(PARTS, rows, biases, strict=True):
             module = sites[role].module
             put(module, w, None if module.bias is None else b)
-        sites["v"].module.bias = None
-    put(sites["o"].module, new.o.permute(3, 0, 2, 1).flatten(1))
+        module.bias = None  # that of v, which comes last
+    end: Any = sites["o"].module
+    put(end, new.o.permute(3, 0, 2, 1).flatten(1))
     attn.forward = MethodType(forward, attn)
     path = f"{view.family.blocks}.{i}.{view.family.attn}"
-    attn.register_buffer(
-        "pairs", pairs.to(INDEX).to(sites["o"].module.weight.device) if plain < wide else None
-    )
+    attn.register_buffer("pairs", pairs.to(INDEX).to(end.weight.device) if plain < wide else None)
     view.model.crunchmark_added = view.added() | ({f"{path}.pairs"} if plain < wide else set())
 
 

@@ -45,7 +45,7 @@ class Shrinker:
         kind: "groups" or "channels".
         """
         chosen = torch.cat([o for o, pool in zip(order, self.pools, strict=True) if pool.kind == kind])
-        count = round(min(1.0, max(0.0, share)) * len(chosen))
+        count = round(share * len(chosen))
         bound = chosen.sort().values[count - 1] if count else -torch.inf
         return [
             torch.where(o <= bound, -torch.inf, torch.inf) if pool.kind == kind else o

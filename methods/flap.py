@@ -47,6 +47,8 @@ class FLAP(ModelMethod):
         one_of("method.structure", self.structure, STRUCTURES)
         number("method.heads", self.heads)
         flag("method.compensate", self.compensate)
+        if self.heads > 1:
+            raise ValueError(f"method.heads={self.heads} is out of range; valid: 0 to 1")
 
     @property
     def covers(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -1,6 +1,6 @@
 """MoDeGPT: pairs of matrices share a smaller inner dimension (Lin et al., ICLR 2025, arXiv:2408.09632)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ class MoDeGPT(ModelMethod):
         lost = entropic(list(influence(view, calib).values()), 1 - narrower.share, self.eps, self.cap)
         counts = narrower.counts([1 - phi for phi in lost])
 
-        def visit(i: int, layers: dict[str, Layer]) -> None:
+        def visit(i: int, layers: Mapping[str, Layer]) -> None:
             n, old = counts[i], weights_of(view, i)
             channels, down = nystroem(layers["down"], n["channels"], self.ridge)
             reader = layers["qkv" if "qkv" in layers else "q"]
