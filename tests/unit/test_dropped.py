@@ -1,5 +1,7 @@
 """Deleted blocks and branches: the same as adding nothing, and an ordinary model afterwards."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -9,6 +11,7 @@ from crunchmark.allocation import equal_shares
 from crunchmark.budget import Room, Unreachable
 from crunchmark.calib import Calibration
 from crunchmark.dropped import Dropper, Without, drop, rebuild, units, without
+from crunchmark.edits import settle
 from crunchmark.effects import angles, influence, surprise, taken_greedily
 from crunchmark.heads import by_role
 from crunchmark.interface import Layer, Skip
@@ -48,23 +51,20 @@ def silence(model, i):
                 site.bias.zero_()
 
 
-@pytest.mark.parametrize("score", ["influence", "perplexity", "window"])
+@pytest.mark.parametrize("score", ["influence", "window"])
 def test_a_silent_block_goes_first_and_is_free(tiny, tokens, family, score):
     model = deep(tiny, family)
     silence(model, 2)
+    settle(model, BF16)
     view, calib = View(model), Calibration(tokens)
     want = logits(model, tokens)
     found = influence(view, calib)
     assert min(found, key=found.get) == ((2, "attn"), (2, "mlp"))
     assert abs(min(found.values())) < 1e-12
     assert all(0 <= v <= 2 for v in list(found.values())[:2])
-    if score == "perplexity":  # one that adds nothing need not be the cheapest, but costs nothing
-        with without(view, ((2, "attn"), (2, "mlp"))):
-            assert surprise(view, calib) == pytest.approx(surprise(view, calib))
-        return
     ShortGPT(score).compress(view, planned(view, 0.2), calib)
     assert len(view.blocks) == 3
-    torch.testing.assert_close(logits(model, tokens), want, rtol=0, atol=2e-2)  # rounded to 16 bit
+    torch.testing.assert_close(logits(model, tokens), want, rtol=0, atol=1e-5)
 
 
 def test_dropping_is_leaving_out(tiny, tokens, family):
@@ -136,7 +136,7 @@ def test_the_order_is_nested(tiny, tokens):
         dropper = Dropper(view, planned(view, budget), "", "block")
         gone.append(ShortGPT().choose(dropper, view, Calibration(tokens)))
     assert [len(g) for g in gone] == [2, 3, 4, 5]
-    assert all(a == b[: len(a)] for a, b in zip(gone, gone[1:], strict=False))
+    assert all(a == b[: len(a)] for a, b in pairwise(gone))
 
 
 def test_the_window_turns_least(tiny, tokens):
