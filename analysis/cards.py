@@ -18,7 +18,7 @@ from analysis.notes import Note, Option, knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path("docs") / "methods.md"
-CONTRACTS = {"Method": "layer", "Keep": "layer", "ModelMethod": "whole model"}
+CONTRACTS = {"Method": "layer", "Projected": "layer", "Keep": "layer", "ModelMethod": "whole model"}
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 HEAD = """# Methods
 
