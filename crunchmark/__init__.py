@@ -30,6 +30,11 @@ _HOME = {
     "seeds": "seed_of",
     "checks": "flag number one_of positive shares whole",
     "edits": "settle turn_in turn_out",
+    "shrunk": "Shrinker best",
+    "dropped": "Dropper Unit Without without",
+    "effects": "angles influence surprise taken_greedily",
+    "modular": "Weights rotary weights_of",
+    "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
@@ -51,9 +56,17 @@ if TYPE_CHECKING:
     from crunchmark.checks import whole as whole
     from crunchmark.clusters import kmeans as kmeans
     from crunchmark.clusters import nearest as nearest
+    from crunchmark.dropped import Dropper as Dropper
+    from crunchmark.dropped import Unit as Unit
+    from crunchmark.dropped import Without as Without
+    from crunchmark.dropped import without as without
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
     from crunchmark.edits import turn_out as turn_out
+    from crunchmark.effects import angles as angles
+    from crunchmark.effects import influence as influence
+    from crunchmark.effects import surprise as surprise
+    from crunchmark.effects import taken_greedily as taken_greedily
     from crunchmark.families import ROLES as ROLES
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
@@ -76,6 +89,10 @@ if TYPE_CHECKING:
     from crunchmark.linalg import damped_inverse as damped_inverse
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.modular import Weights as Weights
+    from crunchmark.modular import rotary as rotary
+    from crunchmark.modular import weights_of as weights_of
+    from crunchmark.modules import Narrower as Narrower
     from crunchmark.mpo import Chain as Chain
     from crunchmark.obs import sweep as sweep
     from crunchmark.projected import Centred as Centred
@@ -86,6 +103,8 @@ if TYPE_CHECKING:
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
+    from crunchmark.shrunk import Shrinker as Shrinker
+    from crunchmark.shrunk import best as best
     from crunchmark.sliced import check_sliceable as check_sliceable
     from crunchmark.sliced import cut as cut
     from crunchmark.sliced import fuse as fuse

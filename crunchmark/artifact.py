@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from crunchmark.dropped import rebuild as redrop
 from crunchmark.files import write_json
-from crunchmark.sliced import rebuild
+from crunchmark.modular import rebuild as remodel
+from crunchmark.shrunk import rebuild as reshrink
+from crunchmark.sliced import rebuild as reslice
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
 from crunchmark.terms import Dense, Term, unpack
@@ -20,9 +23,12 @@ from crunchmark.view import View
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 GENERATED = ("transformers_version", "_from_model_config")  # said of the file, not of how to generate
-EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "sliced": rebuild
-}  # kind -> rebuild the edited modules on a fresh model
+EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuild it on a fresh model
+    "sliced": reslice,
+    "shrunk": reshrink,
+    "dropped": redrop,
+    "modular": remodel,
+}
 
 
 def write(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from crunchmark.allocation import fit
 from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
+from crunchmark.effects import influence
 from crunchmark.interface import Layer, Trial
 from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker, Nothing, around
@@ -20,7 +21,7 @@ from crunchmark.projected import directions
 from crunchmark.stats import Gram, InputMean
 from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
-from crunchmark.walk import Stream, evaluating
+from crunchmark.walk import evaluating
 
 LOSSES = ("kl", "nll")
 KEPT = 2**28  # bytes of dense next-token distributions that are kept
@@ -153,13 +154,7 @@ class Bench(Trial):
 
     def influence(self) -> list[float]:
         """1 - mean cosine of what goes into a block and what comes out, token by token."""
-        stream, found = self.maker.calib.stream(self._dense_view), []
-        with evaluating(self._dense_view.model):
-            for i in range(len(stream.blocks)):
-                cosines: list[Tensor] = []
-                stream.advance(_compared(stream, i, cosines))
-                found.append(1 - float(torch.cat(cosines).mean()))
-        return found
+        return list(influence(self._dense_view, self.maker.calib).values())
 
     @torch.no_grad()
     def loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str = "kl") -> float:
@@ -235,10 +230,3 @@ def _log_probs(model: Any, ids: Tensor) -> Tensor:
     device = next(model.parameters()).device
     logits: Tensor = model(input_ids=ids.to(device), use_cache=False).logits
     return logits.float().log_softmax(-1)
-
-
-def _compared(stream: Stream, i: int, cosines: list[Tensor]) -> Iterator[Tensor]:
-    """Block i's outputs, and on the way the cosine of each token's input and output."""
-    for b, out in enumerate(stream.forward(i)):
-        cosines.append(F.cosine_similarity(stream.hidden[b].double(), out.double(), dim=-1).flatten())
-        yield out

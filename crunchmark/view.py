@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from crunchmark.budget import DENSE_BYTES
 from crunchmark.families import GROUPS, family_of
+from crunchmark.gone import Gone
 from crunchmark.terms import Term
 
 OWN_BIAS = "own_bias"  # attribute of a module whose bias holds a term's shift as well
@@ -83,12 +84,13 @@ class Site:
             module.term = term
         elif packed:
             term = term.to(module.weight.device)
-            setattr(self.parent, self.attr, TermLinear(term, self.bias).train(module.training))
+            bias = None if term.alone else self.bias
+            setattr(self.parent, self.attr, TermLinear(term, bias).train(module.training))
         else:
             dense = term.dense().detach()  # (out, in)
             with torch.no_grad():
                 module.weight.copy_(dense.T if isinstance(module, Conv1D) else dense)
-            self._shift(term.shift())
+            self._shift(torch.zeros(dense.shape[0]) if term.alone else term.shift(), term.alone)
 
     @property
     def own_bias(self) -> Tensor | None:
@@ -96,8 +98,8 @@ class Site:
         found: Tensor | None = self.module.__dict__.get(OWN_BIAS, self.bias)
         return found
 
-    def _shift(self, shift: Tensor | None) -> None:
-        """The module's bias is its own plus the shift (out,)."""
+    def _shift(self, shift: Tensor | None, alone: bool = False) -> None:
+        """The module's bias is its own (alone: nothing) plus the shift (out,)."""
         module: Any = self.module
         if shift is None and OWN_BIAS not in module.__dict__:
             return
@@ -105,7 +107,7 @@ class Site:
         if shift is None:
             module.bias = own
         else:
-            total = shift.to(module.weight) if own is None else own.detach() + shift.to(own)
+            total = shift.to(module.weight) if own is None or alone else own.detach() + shift.to(own)
             module.bias = nn.Parameter(total, requires_grad=module.weight.requires_grad)
 
 
@@ -186,13 +188,23 @@ class View:
         }
 
     def sites(self, i: int) -> list[Site]:
-        """The linear layers of block i, in the order of the family's roles."""
+        """The linear layers of block i, in the order of the family's roles, of the branches it has."""
         sites = []
-        for role, path in self.family.roles.items():
+        for role, path in self._roles(i).items():
             self._in_block(i, path)
             parent, _, attr = f"{self.family.blocks}.{i}.{path}".rpartition(".")
             sites.append(Site(f"{parent}.{attr}", role, self._at(parent), attr, GROUPS[role]))
         return sites
+
+    def _roles(self, i: int) -> dict[str, str]:
+        """Role -> path in block i, without those of branches that are gone."""
+        family = self.family
+        ends = {"attn": family.attn, "mlp": family.mlp or family.roles["down"]}
+        left = {name for name, path in ends.items() if not isinstance(self._in_block(i, path), Gone)}
+        attn = ("attn_in", "o_in")
+        return {
+            r: path for r, path in family.roles.items() if ("attn" if GROUPS[r] in attn else "mlp") in left
+        }
 
     def all_sites(self) -> list[Site]:
         """The linear layers of all blocks, in order."""

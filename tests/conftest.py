@@ -62,6 +62,13 @@ def build(name: str, **changes: Any) -> Any:
     return model.eval()
 
 
+def deeper(name: str, depth: int) -> dict[str, Any]:
+    """Changes of a config that give it so many blocks."""
+    changes: dict[str, Any] = {"n_layer" if name == "gpt2" else "num_hidden_layers": depth}
+    types = BUILDERS[name][2].get("layer_types", [])
+    return changes | ({"layer_types": (types * depth)[:depth]} if types else {})
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     """tiny("llama") -> model; keyword arguments change the config."""

@@ -11,6 +11,7 @@ from crunchmark.terms.quantised import Quantised
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
 from crunchmark.terms.tensor_train import TensorTrain
+from crunchmark.terms.zero import Zero
 
 __all__ = [
     "KINDS",
@@ -27,6 +28,7 @@ __all__ = [
     "Sum",
     "TensorTrain",
     "Term",
+    "Zero",
     "check_words",
     "expect",
     "pack_bits",

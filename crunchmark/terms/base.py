@@ -22,6 +22,7 @@ class Term(nn.Module, ABC):
 
     kind: ClassVar[str]
     simulated: ClassVar[bool] = False  # True where no packed execution exists
+    alone: ClassVar[bool] = False  # True: it stands in for the layer's bias as well
     setting: str = ""  # the knob a discrete term ended at, for people: "2:4", "4 bit, groups of 64"
     notes: Mapping[str, Any] = MappingProxyType({})  # how it was made, for the record; not packed
 

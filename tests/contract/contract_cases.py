@@ -91,11 +91,22 @@ VARIANTS = [
     ("compactifai", (("exclude", ("down",)),)),
     ("vq", (("iterations", 1),)),
     ("lr2vq", (("dims", 1),)),
+    ("shortgpt", (("score", "window"),)),
+    ("shortgpt", (("score", "perplexity"),)),
+    ("flap", (("structure", "UL-UM"),)),
+    ("flap", (("compensate", False),)),
+    ("modegpt", (("eps", 10.0),)),
+    ("flap", (("structure", "AL-MM"),)),
 ]
 EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
-SKIPPED = [("slicegpt", "gemma3_text")]  # its norms behind the branches carry gains that can not be fused
+SKIPPED = {
+    ("slicegpt", "gemma3_text"): "a rotation of the residual stream changes the model",
+    ("modegpt", "gemma3_text"): "gemma3_text norms queries and keys per head",
+    ("modegpt", "qwen3"): "qwen3 norms queries and keys per head",
+}
 WORKING = [c for c in BASE + EXTRA if c.method != "dense" and (c.method, c.family) not in SKIPPED]
-LAYERWISE = [c for c in WORKING if c.method != "slicegpt"]
+LAYERWISE = [c for c in WORKING if isinstance(c.make(), Method)]
+DEPTHS = {"shortgpt": 6}  # whose steps are blocks
 
 
 class Watched(Method):
@@ -143,20 +154,20 @@ def logits(model):
     return model(TOKENS, use_cache=False).logits
 
 
-def dense_model(family):
+def dense_model(case):
     """As a 16-bit checkpoint gives it: float32 with every weight exact in the stored dtype."""
-    return copy.deepcopy(_settled(family))
+    return copy.deepcopy(_settled(case.family, DEPTHS.get(case.method, 2)))
 
 
 @cache
-def _settled(family):
-    model = TINY.build(family)
+def _settled(family, depth):
+    model = TINY.build(family, **TINY.deeper(family, depth))
     settle(model, STORED)
     return model
 
 
 def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
-    model, method = dense_model(case.family), case.make()
+    model, method = dense_model(case), case.make()
     view = View(model)
     shapes = view.layers()
     plan = equal_shares(view, budget, accounting, scope, STORED)

@@ -33,8 +33,11 @@ LAYERS = [  # each may import from its own and from those before
         "energy",
         "efficiency",
     },
-    {"interface", "task", "projected", "branch", "ladders", "view", "families", "edits"},
-    {"walk", "cache", "store", "calib", "sliced", "allocation"},
+    {
+        *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
+        *("heads", "parts", "gone", "dropped"),
+    },
+    {"walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "modular", "modules", "allocation"},
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
     {"bench", "cell"},
