@@ -16,17 +16,20 @@ _HOME = {
     "obs": "sweep",
     "projected": "Projected directions",
     "rounding": "check_grid grids round_to value_of",
+    "ladders": "Level around goal_of leading levels",
+    "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
     "view": "View",
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "flag number whole",
+    "checks": "flag number one_of positive shares whole",
     "edits": "settle turn_in turn_out",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
+    from crunchmark.allocation import saved_plan as saved_plan
     from crunchmark.artifact import load as load
     from crunchmark.budget import Ledger as Ledger
     from crunchmark.budget import Plan as Plan
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
     from crunchmark.checks import number as number
+    from crunchmark.checks import one_of as one_of
+    from crunchmark.checks import positive as positive
+    from crunchmark.checks import shares as shares
     from crunchmark.checks import whole as whole
     from crunchmark.edits import settle as settle
     from crunchmark.edits import turn_in as turn_in
@@ -51,6 +57,11 @@ if TYPE_CHECKING:
     from crunchmark.interface import Recoverer as Recoverer
     from crunchmark.interface import Skip as Skip
     from crunchmark.interface import Trial as Trial
+    from crunchmark.ladders import Level as Level
+    from crunchmark.ladders import around as around
+    from crunchmark.ladders import goal_of as goal_of
+    from crunchmark.ladders import leading as leading
+    from crunchmark.ladders import levels as levels
     from crunchmark.linalg import Factor as Factor
     from crunchmark.linalg import Spectrum as Spectrum
     from crunchmark.linalg import calibrated_error as calibrated_error

@@ -1,5 +1,6 @@
 """From a budget to rooms: the total of the scope, and shares of it made into rooms that can be filled."""
 
+import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,15 @@ from torch import dtype as Dtype
 
 from crunchmark.budget import Plan, Room, dense_bytes
 from crunchmark.checks import one_of
+from crunchmark.hub import resolve
 from crunchmark.interface import Allocator, Trial
 from crunchmark.view import View
 
 ACCOUNTINGS = ("bytes", "nominal")
 SCOPES = ("blocks", "model")
 HALVINGS = 100  # of the interval a shift is sought in: to the last bit of a float
+PLANS = "a cell.json of a study, a manifest.json of an artifact, or the plan alone"
+LOST = 1e-6  # of a byte: what a share may lose on its way from bytes and back
 Shapes = Mapping[str, tuple[int, int]]
 
 
@@ -44,22 +48,45 @@ def equal_shares(view: View, budget: float, accounting: str, scope: str, dtype: 
     asked = ((1 - budget) * whole - outside) / blocks  # whole bytes would cost exact shares a weight
     nominal = asked if accounting == "nominal" else None
     rooms = {k: Room(max(0, int(share * dense_bytes(s))), nominal, dtype) for k, s in layers.items()}
-    return Plan(rooms, budget, accounting, scope, total, dtype)
+    return Plan(rooms, budget, accounting, scope, total, dtype, shapes=layers)
+
+
+def saved_plan(path: str) -> Plan:
+    """The plan in a cell.json of the store, in a manifest.json of an artifact, or in a file of its own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    file = resolve(path)
+    if not file.is_file():
+        raise ValueError(f"allocate.path={path!r} does not exist; valid: {PLANS}")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return Plan.from_json(data.get("plan") or data.get("about", {}).get("plan") or data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"allocate.path={path!r} holds no plan; valid: {PLANS}") from None
 
 
 def fit(
-    plan: Plan, shapes: Shapes, keeps: Mapping[str, float], sizes: Mapping[str, Sequence[int]], **notes: Any
+    plan: Plan,
+    shapes: Shapes,
+    keeps: Mapping[str, float],
+    sizes: Mapping[str, Sequence[int]],
+    units: Sequence[Sequence[str]] = (),
+    **notes: Any,
 ) -> Plan:
     """The plan's total under other shares.
 
-    Shares are shifted together, each within what its layer can be, until they sum to the total; in bytes, a
-    layer of certain sizes then gets the largest that fits, and what is left over goes where most was cut off.
+    Shares are shifted together, each within what its layer can be, until they sum to the total; a layer of
+    certain sizes then gets the largest that fits, and what is left over goes where most was cut off. Equal
+    shares in nominal accounting stay as they are: that is what papers report.
 
     Args:
         plan: of equal shares.
         shapes: (out, in) by layer.
         keeps: share of each layer that is wanted, any number.
         sizes: bytes by layer, ascending, of those that can not have any size.
+        units: layers that go up together; by default each on its own.
         notes: JSON facts about the allocation.
     """
     dense = {name: dense_bytes(shape) for name, shape in shapes.items()}
@@ -68,11 +95,14 @@ def fit(
     least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
     if len(set(keeps.values())) > 1:
         shares = _shifted(dense, keeps, least, share)
+        rooms = {name: max(0, int(shares[name] * dense[name] + LOST)) for name in dense}
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits
-    rooms = {name: max(0, int(shares[name] * dense[name])) for name in dense}
-    if nominal is None:
-        rooms = _spent(rooms, sizes, plan.total)
+        rooms = {name: max(0, int(share * dense[name])) for name in dense}
+    if nominal is None or len(set(keeps.values())) > 1:
+        total = plan.total if nominal is None else int(share * sum(dense.values()) + LOST)
+        rooms = _spent(rooms, sizes, units or [[name] for name in dense], total)
+        shares |= {name: rooms[name] / dense[name] for name in dense if sizes.get(name)}
     made = {
         name: Room(rooms[name], None if nominal is None else shares[name], plan.dtype) for name in plan.rooms
     }
@@ -97,24 +127,35 @@ def _shifted(
     return at(low)
 
 
-def _spent(rooms: dict[str, int], sizes: Mapping[str, Sequence[int]], total: int) -> dict[str, int]:
-    """Rooms cut down to sizes, and what was cut off spent again on the next size of some."""
-    found, lost = dict(rooms), {}
+def _spent(
+    rooms: dict[str, int], sizes: Mapping[str, Sequence[int]], units: Sequence[Sequence[str]], total: int
+) -> dict[str, int]:
+    """Rooms cut down to sizes, and what was cut off spent again on the next size of some units."""
+    found = dict(rooms)
     for name, options in sizes.items():
         k = bisect_right(options, rooms[name])
-        if k:
-            found[name] = options[k - 1]
-            step = options[k] - options[k - 1] if k < len(options) else 0
-            lost[name] = (rooms[name] - options[k - 1]) / step if step else 0.0
-    left = total - sum(found.values())
-    queue = sorted(lost, key=lambda name: lost[name], reverse=True)
+        found[name] = options[k - 1] if k else rooms[name]
+
+    def step(unit: Sequence[str]) -> int:
+        """Bytes of the next size of a unit; 0 where there is none."""
+        nexts = (s for name in unit for s in sizes[name][bisect_right(sizes[name], found[name]) :][:1])
+        return sum(nexts) - sum(found[name] for name in unit if found[name] < sizes[name][-1])
+
+    def lost(unit: Sequence[str]) -> float:
+        """How much of its next size the cut took."""
+        return sum(rooms[name] - found[name] for name in unit) / max(1, step(unit))
+
+    able = [u for u in units if all(sizes.get(n) and found[n] >= sizes[n][0] for n in u)]
+    left, queue = total - sum(found.values()), sorted(able, key=lost, reverse=True)
     while queue:
         again = []
-        for name in queue:
-            k = bisect_right(sizes[name], found[name])
-            if k < len(sizes[name]) and sizes[name][k] - found[name] <= left:
-                left -= sizes[name][k] - found[name]
-                found[name] = sizes[name][k]
-                again.append(name)
+        for unit in queue:
+            if 0 < step(unit) <= left:
+                left -= step(unit)
+                for name in unit:
+                    found[name] = sizes[name][
+                        min(bisect_right(sizes[name], found[name]), len(sizes[name]) - 1)
+                    ]
+                again.append(unit)
         queue = again
     return found

@@ -45,7 +45,9 @@ class Bench(Trial):
         whole = sum(dense_bytes(s) for s in self.shapes.values())
         self.share = plan.total / whole if nominal is None else nominal
         self._now: dict[str, float] = {}  # shares that the model's layers have now; those it lacks are dense
-        self._said: dict[int, Tensor] = {}  # calibration sequence -> dense log-probabilities (T, V)
+        self._said: dict[
+            tuple[int, ...], Tensor
+        ] = {}  # ids -> dense log-probabilities (T, V)
         self._open = ExitStack()
 
     def _units(self, unit: str) -> Iterator[list[str]]:
@@ -88,7 +90,7 @@ class Bench(Trial):
     @cached_property
     def _dense_view(self) -> View:
         """The model before anything was tried: a copy of its own."""
-        return View(copy.deepcopy(self.view.model))
+        return View(copy.deepcopy(self.view.model).eval())
 
     @cached_property
     def _dense_sites(self) -> dict[str, Site]:
@@ -100,12 +102,14 @@ class Bench(Trial):
         return [size / dense_bytes(self.shapes[name]) for size in options] if options else None
 
     def _sizes(self, name: str) -> Sequence[int]:
-        """Bytes the layer can have, repair included; () where any will do."""
+        """Bytes the layer can have (nominal: shares of its dense bytes), () where any will do."""
         room, shape = self.plan.rooms[name], self.shapes[name]
         options = self.maker.method.sizes(shape, room)
-        if options is None or room.nominal is not None:
+        if options is None:
             return ()
-        full, taken = dense_bytes(shape), self.maker.repairer.reserve(shape, room)
+        full, taken = dense_bytes(shape), 0
+        if room.nominal is None:  # in the papers' own count a repair comes on top
+            taken = self.maker.repairer.reserve(shape, room)
         return [*(size + taken for size in options if size + taken < full), full]
 
     def room(self, name: str, keep: float) -> Room:
@@ -149,14 +153,21 @@ class Bench(Trial):
 
     @torch.no_grad()
     def loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str = "kl") -> float:
-        """The model at these shares against its dense self, or against the text.
+        """The model at these shares against its dense self, or against the text; found once.
 
         Raises:
-            Unreachable: a layer can not be that small.
             ValueError: the kind is unknown.
         """
         one_of("loss", kind, LOSSES)
-        self._install(keeps)
+        asked = {name: self.room(name, keep) for name, keep in keeps.items() if keep < 1}
+        key = self.maker.key_of_model(asked, loss=kind, samples=list(samples), tokens=self.maker.calib.key)
+        return self.maker.shared.derived(key, lambda: self._loss(keeps, samples, kind))
+
+    def _loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str) -> float:
+        try:
+            self._install(keeps)
+        except Unreachable:
+            return float("inf")
         total = count = 0.0
         with evaluating(self.view.model):
             for ids in self.maker.calib.tokens[list(samples)].split(self.maker.calib.batch):  # (B, T)
@@ -171,7 +182,7 @@ class Bench(Trial):
 
     def _dense_said(self, ids: Tensor) -> Tensor:
         """Dense log-probabilities (T - 1, V) behind ids (T,); kept while there is room for them."""
-        key = hash(tuple(ids.tolist()))
+        key = tuple(ids.tolist())
         if key in self._said:
             return self._said[key]
         found = _log_probs(self._dense_view.model, ids[None, :-1])[0]
@@ -194,7 +205,7 @@ class Bench(Trial):
     def fit(self, keeps: Mapping[str, float], **notes: Any) -> Plan:
         """The plan nearest to these shares."""
         sizes = {name: self._sizes(name) for name in self.shapes}
-        return fit(self.plan, self.shapes, keeps, sizes, **notes)
+        return fit(self.plan, self.shapes, keeps, sizes, self.units, **notes)
 
 
 def _restore(site: Site, dense: Site) -> None:

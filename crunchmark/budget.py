@@ -84,6 +84,7 @@ class Plan:
     total: int = 0  # bytes the whole scope may occupy
     dtype: torch.dtype = torch.bfloat16
     notes: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # (out, in) of what the rooms are for
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -95,6 +96,7 @@ class Plan:
             "dtype": str(self.dtype).removeprefix("torch."),
             "rooms": {k: [r.nbytes, r.nominal] for k, r in self.rooms.items()},
             "notes": dict(self.notes),
+            "shapes": {k: list(shape) for k, shape in self.shapes.items()},
         }
 
     @classmethod
@@ -102,9 +104,9 @@ class Plan:
         """The plan that `to_json` wrote."""
         dtype = getattr(torch, data["dtype"])
         rooms = {k: Room(n, nominal, dtype) for k, (n, nominal) in data["rooms"].items()}
-        return cls(
-            rooms, data["budget"], data["accounting"], data["scope"], data["total"], dtype, data["notes"]
-        )
+        told = (data["budget"], data["accounting"], data["scope"], data["total"])
+        shapes = {k: (out, wide) for k, (out, wide) in data.get("shapes", {}).items()}
+        return cls(rooms, *told, dtype, data["notes"], shapes)
 
 
 class Ledger:

@@ -43,6 +43,18 @@ def positive(field: str, value: object) -> None:
         raise ValueError(f"{field}={value!r} is out of range; valid: a number above 0")
 
 
+def shares(field: str, values: Iterable[object]) -> tuple[float, ...]:
+    """Return the shares.
+
+    Raises:
+        ValueError: there are none, or one is no number between 0 and 1.
+    """
+    found = tuple(values)
+    if not found or not all(type(v) in (int, float) and 0 < v < 1 for v in found):  # type: ignore[operator]
+        raise ValueError(f"{field}={list(found)} is out of range; valid: numbers between 0 and 1")
+    return found  # type: ignore[return-value]
+
+
 def flag(field: str, value: object) -> None:
     """Check a switch.
 

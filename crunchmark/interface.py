@@ -61,8 +61,8 @@ class Method(ABC):
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
         """Packed sizes in bytes a layer of that shape can have, ascending; None: any.
 
-        Of the room only the dtype counts. A plan gives such a layer one of its sizes, and what that
-        leaves over to others.
+        Of the room only the dtype counts, and the accounting: nominal sizes are the paper's shares of the
+        dense 16-bit bytes. A plan gives such a layer one of its sizes, and what that leaves over to others.
         """
         return None
 
@@ -170,6 +170,7 @@ class Trial(ABC):
         """Loss of the model whose layers keep these shares, on these calibration sequences.
 
         kind: "kl", the mean divergence from the dense next-token distributions; "nll", nats per token.
+        Inf where a layer can not be that small.
         """
 
     @abstractmethod

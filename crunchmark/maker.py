@@ -85,6 +85,10 @@ class Maker:
         size = (room.nbytes, room.nominal, str(room.dtype))
         return key_of(**parts, tokens=self._tokens, seed=seed, room=size, numerics=NUMERICS)
 
+    def key_of_model(self, rooms: Mapping[str, Room], **asked: Any) -> str:
+        """Everything that decides what is asked of the model with terms in these rooms."""
+        return key_of(model=self.model_key, rooms={n: self._key(n, r) for n, r in rooms.items()}, **asked)
+
     def level(self, layer: Layer, room: Room) -> Term:
         """`term` of a layer of the dense model, made once and found again on disk."""
         return self.shared.term(self._key(layer.name, room), lambda: self.term(layer, room))

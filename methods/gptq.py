@@ -1,5 +1,6 @@
 """GPTQ (Frantar et al., ICLR 2023, arXiv:2210.17323): round columns, repair what follows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,10 @@ class GPTQ(Method):
         flag("method.act_order", self.act_order)
         number("method.damp", self.damp)
         whole("method.block", self.block)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
+        """Of every number of bits, with the groups that there are."""
+        return Quantised.sizes(shape, room, self.group, self.sym)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round column by column in the factor's order."""

@@ -1,8 +1,9 @@
 """Magnitude pruning (Han et al., 2015, arXiv:1506.02626): drop the smallest weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crunchmark import Layer, Method, Room, Sparse, Term, whole
+from crunchmark import NM, Layer, Method, Room, Sparse, Term, whole
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Magnitude(Method):
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
         whole("method.run", self.run, least=0)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
+        """Of every n of a run; any size where none is set."""
+        return NM.sizes(shape, room, self.run) if self.run else None
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by absolute value."""

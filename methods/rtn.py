@@ -1,5 +1,6 @@
 """Round to nearest: the data-free baseline of every quantisation paper (see GPTQ, arXiv:2210.17323)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crunchmark import Layer, Method, Quantised, Room, Term, check_grid, grids, round_to
@@ -19,6 +20,10 @@ class RTN(Method):
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
         check_grid(self.group, self.sym)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
+        """Of every number of bits, with the groups that there are."""
+        return Quantised.sizes(shape, room, self.group, self.sym)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round to the most bits that fit."""

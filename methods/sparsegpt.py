@@ -1,5 +1,6 @@
 """SparseGPT (Frantar and Alistarh, ICML 2023, arXiv:2301.00774): prune columns, repair what follows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class SparseGPT(Method):
         whole("method.run", self.run, least=0)
         number("method.damp", self.damp)
         whole("method.block", self.block)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
+        """Of every n of a run; any size where none is set."""
+        return NM.sizes(shape, room, self.run) if self.run else None
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""

@@ -1,8 +1,9 @@
 """Wanda (Sun et al., ICLR 2024, arXiv:2306.11695): prune by |weight| times input norm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crunchmark import InputNorm, Layer, Method, Room, Sparse, Term, whole
+from crunchmark import NM, InputNorm, Layer, Method, Room, Sparse, Term, whole
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class Wanda(Method):
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
         whole("method.run", self.run, least=0)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
+        """Of every n of a run; any size where none is set."""
+        return NM.sizes(shape, room, self.run) if self.run else None
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by weight times input norm."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import DENSE_BYTES, Room, Unreachable
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
 
@@ -55,10 +55,14 @@ class LowRank(Leaf):
 
     @staticmethod
     def sizes(shape: tuple[int, int], room: Room, align: int = 1, extra: int = 0) -> list[int]:
-        """Bytes at every rank of `fits` with less than the weight itself, ascending; last the weight's."""
-        (out, wide), full = shape, room.itemsize * shape[0] * shape[1]
+        """Bytes at every rank of `fits` with less than the weight itself, ascending; last the weight's.
+
+        Nominal: parameters, in 16 bit.
+        """
+        itemsize = room.itemsize if room.nominal is None else DENSE_BYTES
+        (out, wide), full = shape, itemsize * shape[0] * shape[1]
         ranks = (*range(1, align), *range(align, min(shape) + 1, align))
-        found = (room.itemsize * (rank * (out + wide) + extra) for rank in ranks)
+        found = (itemsize * (rank * (out + wide) + extra) for rank in ranks)
         return [*(size for size in found if size < full), full]
 
     @property

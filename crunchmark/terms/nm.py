@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
 from crunchmark.terms.packing import pack_bits, packed_width, top, unpack_bits
@@ -101,6 +101,14 @@ class NM(Leaf):
         if n < 1:
             raise Unreachable(what, NM.size(shape, 1, m, room.itemsize), room.nbytes, least=1 / m)
         return n
+
+    @staticmethod
+    def sizes(shape: tuple[int, int], room: Room, m: int) -> list[int]:
+        """Bytes at every n of `fits`, ascending; nominal: n / m of the dense 16-bit bytes."""
+        ns = range(1, m)
+        if room.nominal is not None:
+            return [dense_bytes(shape) * n // m for n in ns]
+        return [NM.size(shape, n, m, room.itemsize) for n in ns]
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.rounding import value_of
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, own
@@ -97,6 +98,20 @@ class Quantised(Leaf):
         if not fitting:
             raise Unreachable(what, min(sizes.values()), room.nbytes, least=min(depths) / 16)
         return fitting[0]
+
+    @staticmethod
+    def sizes(shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False) -> list[int]:
+        """Bytes of every setting that `fits` can choose, ascending; nominal: bits / 16 of the dense bytes."""
+        depths = range(MOST, LEAST - 1, -1)
+        if room.nominal is not None:
+            return sorted(-(-dense_bytes(shape) * bits // 16) for bits in depths)
+        groups = [group] if group is not None else [g for g in GROUPS if shape[1] % g == 0]
+        found: list[int] = []
+        for bits, g in product(depths, groups):  # what is preferred comes first
+            size = Quantised.size(shape, bits, g, sym)
+            if not found or size < found[-1]:
+                found.append(size)
+        return found[::-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""

@@ -1,0 +1,71 @@
+"""What allocators share: levels a unit of layers can be at, what a goal pays for, shares around a mean."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crunchmark.budget import dense_bytes
+from crunchmark.interface import Trial
+
+Shapes = Mapping[str, tuple[int, int]]
+SLACK = 1e-6  # bytes and weights are whole numbers; sums of shares of them are not
+
+
+@dataclass(frozen=True)
+class Level:
+    """What the layers of a unit keep, and what that costs."""
+
+    keeps: Mapping[str, float]
+    nbytes: float  # of the unit's dense bytes (nominal: in the paper's own count)
+
+
+def goal_of(trial: Trial, layers: Shapes) -> float:
+    """Bytes that all layers keep together (nominal: in the paper's own count)."""
+    return trial.share * sum(dense_bytes(shape) for shape in layers.values())
+
+
+def levels(trial: Trial, layers: Shapes, unit: Sequence[str], shares: Iterable[float]) -> list[Level]:
+    """The levels next below some shares (or the smallest), and the dense one; ascending, each once."""
+    sizes = {name: trial.sizes(name) for name in unit}
+    found = {}
+    for share in (*shares, 1.0):
+        keeps = {name: share if sizes[name] is None else _below(sizes[name] or (), share) for name in unit}
+        nbytes = sum(keep * dense_bytes(layers[name]) for name, keep in keeps.items())
+        found[round(nbytes)] = Level(keeps, nbytes)
+    return [found[nbytes] for nbytes in sorted(found)]
+
+
+def _below(sizes: Sequence[float], share: float) -> float:
+    return sizes[max(0, bisect_right(sizes, share + 1e-9) - 1)]
+
+
+def leading(gains: Mapping[str, Tensor], costs: Mapping[str, Tensor], goal: float) -> dict[str, int]:
+    """How many directions of each layer a goal pays for, taken over all layers by falling gain.
+
+    Args:
+        gains: (k,) by layer, descending.
+        costs: (k,) by layer, what one direction more costs.
+        goal: what all may cost.
+    """
+    names = list(gains)
+    owners = torch.cat([torch.full_like(gains[name], i, dtype=torch.long) for i, name in enumerate(names)])
+    order = torch.cat([gains[name] for name in names]).argsort(descending=True, stable=True)
+    spent = torch.cat([costs[name] for name in names]).double()[order].cumsum(0)
+    counts = owners[order[: int((spent <= goal + SLACK).sum())]].bincount(minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))
+
+
+def around(share: float, scores: Sequence[float], width: float, least: float) -> list[float]:
+    """Shares of that mean, spread over 2 * width by rising score, then clipped to [least, 1].
+
+    share + 2 width minmax(score) - the mean of that (arXiv:2310.05175); equal scores give equal shares.
+    """
+    low, high = min(scores), max(scores)
+    if low == high:
+        return [share] * len(scores)
+    spread = [2 * width * (score - low) / (high - low) for score in scores]
+    mean = sum(spread) / len(spread)
+    return [min(1.0, max(least, share + s - mean)) for s in spread]

@@ -1,0 +1,1 @@
+"""Allocators: which layers keep how much of a budget, one file per rule."""
