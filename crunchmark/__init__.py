@@ -26,6 +26,7 @@ _HOME = {
     "seeds": "seed_of",
     "checks": "flag number one_of positive shares whole",
     "edits": "settle turn_in turn_out",
+    "shrunk": "Shrinker best",
     "sliced": "check_sliceable cut fuse sliced_size steps",
 }
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
+    from crunchmark.shrunk import Shrinker as Shrinker
+    from crunchmark.shrunk import best as best
     from crunchmark.sliced import check_sliceable as check_sliceable
     from crunchmark.sliced import cut as cut
     from crunchmark.sliced import fuse as fuse

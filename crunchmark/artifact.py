@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from crunchmark.files import write_json
-from crunchmark.sliced import rebuild
+from crunchmark.shrunk import rebuild as shrink
+from crunchmark.sliced import rebuild as slice_
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
 from crunchmark.terms import Dense, Term, unpack
@@ -19,9 +20,10 @@ from crunchmark.view import View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "sliced": rebuild
-}  # kind -> rebuild the edited modules on a fresh model
+EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuild it on a fresh model
+    "sliced": slice_,
+    "shrunk": shrink,
+}
 
 
 def write(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import floor
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ class Unreachable(Exception):
 def dense_bytes(shape: tuple[int, int]) -> int:
     """Bytes of a dense 16-bit weight of shape (out, in)."""
     return shape[0] * shape[1] * DENSE_BYTES
+
+
+def within_reach(need: int, whole: int, outside: int) -> float:
+    """The largest budget, in steps of 1e-4, whose total leaves `need` bytes to what can shrink.
+
+    whole: dense bytes of the scope. outside: those of them that can not shrink.
+    """
+    steps = max(0, floor((1 - (need + outside) / whole) * 1e4 + 1e-9))
+    while steps and int((1 - steps / 1e4) * whole) - outside < need:
+        steps -= 1
+    return steps / 1e4
 
 
 def check_budget(budget: Any) -> float:

@@ -39,6 +39,7 @@ class Family:
     parallel_if: str = ""  # config field that decides `parallel`, where the family has both
     post_norms: bool = False  # norms between a sub-layer and its addition (Gemma): gains can not be fused
     head: str = "lm_head"
+    fused: str = ""  # rows of qkv: "stacked": all of q, then k, then v; "heads": per head [q, k, v]
 
 
 def _roles(attn: str, o: str, mlp: str, names: str) -> Mapping[str, str]:
@@ -89,6 +90,7 @@ FAMILIES: dict[str, Family] = {
             {"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
         ),
         norm="layer",
+        fused="stacked",
     ),
     "gpt_neox": Family(  # rows of the fused layer per head: [q, k, v]
         blocks="gpt_neox.layers",
@@ -108,6 +110,7 @@ FAMILIES: dict[str, Family] = {
         ),
         norm="layer",
         parallel_if="use_parallel_residual",
+        fused="heads",
     ),
     "phi": Family(
         blocks="model.layers",
