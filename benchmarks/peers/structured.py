@@ -1,5 +1,6 @@
 """Released code that deletes heads and channels: FLAP."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 from benchmarks.peers.checkout import CPU, Instead, as_then, batches, constants, load
 
 
-def flap(reference: Path, model: Any, ids: Tensor, ratio: float, exact: bool = False) -> Any:
+def flap(
+    reference: Path, model: Any, ids: Tensor, ratio: float, exact: bool = False, squared: bool = True
+) -> Any:
     """`prune_flap` of FLAP's repository, WIFV and AL-AM; ratio is the share removed.
 
     What it has written in is that of LLaMA-7B, and is replaced: a head is 128 wide, costs 512/3 channels, and
     calibration is 2048 sequences. Biases it expects to be there are made, as its script does for 32 blocks.
     Means of inputs stay in float32, because the model is; released models are in float16.
     exact: per-token variances in place of its running ones, whose two centres are the same tensor.
+    squared: as released, the scores of attention's inputs are squared before they are standardised.
 
     Raises:
         ValueError: query heads share keys and values, which the code knows nothing of.
@@ -39,6 +43,7 @@ def flap(reference: Path, model: Any, ids: Tensor, ratio: float, exact: bool = F
         as_then(model, ids.shape[1]),
         patch.object(prune, "get_loaders", lambda *_, **__: (batches(ids), None)),
         patch.object(prune, "torch", Instead(torch, half=torch.float32)),
+        patch.dict(prune.metrics, WIFV=prune.metrics["WIFV"] if squared else _rooted(prune.metrics["WIFV"])),
         patch.object(prune.BiasGPT, "add_batch", _exactly if exact else gathered),
         constants(prune.prune_flap, {128: wide, 512 / 3: 4 * wide / 3}),
         constants(prune.compress, {128: wide}),
@@ -46,6 +51,11 @@ def flap(reference: Path, model: Any, ids: Tensor, ratio: float, exact: bool = F
     ):
         prune.prune_flap(args, model, None, CPU)
     return model
+
+
+def _rooted(metric: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The metric, such that squaring it where attention ends gives it back."""
+    return lambda layers, subset, name: metric(layers, subset, name) ** (0.5 if "o_proj" in name else 1)
 
 
 def _exactly(self: Any, inputs: Tensor, _: Tensor) -> None:

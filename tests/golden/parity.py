@@ -52,6 +52,12 @@ def golden() -> list[Golden]:
     return rows
 
 
+def without() -> dict[str, str]:
+    """Methods that have no row, and why."""
+    found: dict[str, str] = json.loads(GOLDEN.read_text())["without"]
+    return found
+
+
 def here(row: Golden) -> bool:
     """Whether the row's model is on this machine."""
     return row["model"] != "stories260K" or OUTSIDE.is_dir()
@@ -224,6 +230,7 @@ def markdown(rows: Sequence[Golden]) -> str:
     lines += ["Dense: " + ", ".join(f"{name} {value:.4f}" for name, value in parents.items()) + ".", ""]
     commits = {r["repository"]: r["commit"] for r in rows}
     lines += ["References: " + ", ".join(f"{name} at `{c[:12]}`" for name, c in commits.items()) + "."]
+    lines += ["", "No row: " + "; ".join(f"{name} ({reason})" for name, reason in without().items()) + "."]
     return "\n".join(lines)
 
 
@@ -244,10 +251,10 @@ def main() -> int:
     action.add_argument("--check", action="store_true", help="recompute and compare, write nothing")
     action.add_argument("--write", action="store_true", help="recompute and write parity.json and README.md")
     parser.add_argument("--reference", type=Path, help="folder with checkouts: " + ", ".join(REPOSITORIES))
-    parser.add_argument("--only", default="", help="rows whose model, method or setting contains this text")
+    parser.add_argument("--only", default="", help="rows whose model, driver or setting contains this text")
     args = parser.parse_args()
     console, rows = Console(width=160), golden()
-    wanted = [args.only in f"{r['model']} {r['method']} {r['setting']}" for r in rows]
+    wanted = [args.only in f"{r['model']} {driver(r)} {r['setting']}" for r in rows]
     for i, row in track(list(enumerate(rows)), "Recomputing", console=Console(stderr=True)):
         if wanted[i] and here(row):
             rows[i] = measure(row, args.reference)
