@@ -6,7 +6,7 @@ from benchmarks.peers import PEERS
 from tests.golden import parity
 
 ROWS = parity.golden()
-NANO, UNGROUPED, STORIES = 39, 2, 8
+NANO, UNGROUPED, STORIES = 39, 2, 9
 CHOSEN = {
     ("magnitude", "50 %"),
     ("rtn", "4 bit, per row"),
