@@ -1,11 +1,13 @@
 """What the benchmarks share: a random Llama, calibration without text, a meter for seconds and memory."""
 
+import argparse
 import ctypes
 import gc
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from crunchmark.machine import measured
+from benchmarks.peers import REPOSITORIES, commit
+from crunchmark.machine import facts, measured
 
 VOCABULARY = 4096
 
@@ -75,3 +78,26 @@ def _resident() -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def options(parser: argparse.ArgumentParser, shape: Mapping[str, int]) -> argparse.Namespace:
+    """The command line of a benchmark beside the papers' code, on a model and ids of that shape."""
+    parser.add_argument("--reference", type=Path, help="folder with the checkouts; without it our side only")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per row and side; the median counts")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="rows whose name this regular expression finds")
+    parser.add_argument("--json", type=Path, help="write the numbers and the machine's facts here")
+    for name, value in shape.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args()
+
+
+def record(
+    args: argparse.Namespace, shape: Mapping[str, int], found: Mapping[str, Mapping[str, Cost]]
+) -> None:
+    """Write the costs by row and column, the model's shape, the machine and the papers' commits."""
+    rows = {name: {side: asdict(c) for side, c in row.items()} for name, row in found.items()}
+    commits = {f: commit(args.reference, f) for f in REPOSITORIES} if args.reference else {}
+    model = {name: getattr(args, name) for name in (*shape, "repeats")}
+    data = {"rows": rows, "model": model, "machine": facts(), "reference": commits}
+    args.json.write_text(json.dumps(data, indent=1) + "\n")

@@ -7,12 +7,11 @@ Both sides get the same float32 model in memory and the same ids, and leave a mo
 """
 
 import argparse
-import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.common import Cost, cost, llama, middle, tokens
+from benchmarks.common import Cost, cost, llama, middle, options, record, tokens
 from crunchmark.allocation import equal_shares
 from crunchmark.calib import Calibration
 from crunchmark.compress import compress
 from crunchmark.interface import Method, ModelMethod
-from crunchmark.machine import facts
 from crunchmark.shared import Shared
 from crunchmark.view import View
 from methods.gptq import GPTQ
@@ -77,6 +75,8 @@ SWEEPS = {  # cells that share one calibration, and (svd_llm) one spectrum per l
     ],
 }
 
+SHAPE = {"hidden": 1024, "layers": 4, "heads": 16, "inner": 2816, "n": 16, "length": 512}
+
 
 def ours(job: Job, model: Any, ids: Tensor, shared: Shared) -> None:
     """Compress the model in place with our code; what an earlier call computed is there."""
@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
     sides["ours"] = lambda job, model, shared: ours(job, model, ids, shared)
     if args.reference:
         sides["peer"] = lambda job, model, _: theirs(job, model, ids, args.reference)
-        _warm(args.reference)
+        warm(args.reference, JOBS.values())
     todo = {**{name: [job] for name, job in JOBS.items()}, **SWEEPS}
     todo = {name: jobs for name, jobs in todo.items() if re.search(args.only, name)}
     found: dict[str, dict[str, list[Cost]]] = {name: {side: [] for side in sides} for name in todo}
@@ -121,10 +121,10 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
     return {name: {side: middle(c) for side, c in row.items()} for name, row in found.items()}
 
 
-def _warm(reference: Path) -> None:
+def warm(reference: Path, jobs: Iterable[Job]) -> None:
     """Import the papers' code before the clock runs."""
     small, ids = llama(16, 1, 2, 16), tokens(1, 16)
-    for job in JOBS.values():
+    for job in jobs:
         if job.peer.get("group") is None:
             theirs(job, deepcopy(small), ids, reference)
 
@@ -161,35 +161,14 @@ def show(found: Mapping[str, Mapping[str, Cost]], console: Console) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--reference", type=Path, help="folder with the checkouts; without it our side only")
-    parser.add_argument("--repeats", type=int, default=3, help="runs per row and side; the median counts")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="rows whose name this regular expression finds")
-    parser.add_argument("--json", type=Path, help="write the numbers and the machine's facts here")
-    for name, value in {
-        "hidden": 1024,
-        "layers": 4,
-        "heads": 16,
-        "inner": 2816,
-        "n": 16,
-        "length": 512,
-    }.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    args = parser.parse_args()
+    args, console = options(parser, SHAPE), Console(width=150)
     torch.set_num_threads(args.threads)
-    console = Console(width=150)
     if args.reference is None:
         console.print("no --reference DIR: our side only")
     found = measure(args)
     show(found, console)
     if args.json:
-        rows = {name: {side: asdict(c) for side, c in row.items()} for name, row in found.items()}
-        shape = {
-            k: getattr(args, k) for k in ("hidden", "layers", "heads", "inner", "n", "length", "repeats")
-        }
-        commits = {f: peers.commit(args.reference, f) for f in peers.REPOSITORIES} if args.reference else {}
-        data = {"rows": rows, "model": shape, "machine": facts(), "reference": commits}
-        args.json.write_text(json.dumps(data, indent=1) + "\n")
+        record(args, SHAPE, found)
 
 
 if __name__ == "__main__":

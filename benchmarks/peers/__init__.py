@@ -8,16 +8,18 @@ of its time is put back around it: blocks that make their own rotary table, a to
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.peers.allocation import evopress, welore
 from benchmarks.peers.checkout import REPOSITORIES, commit
-from benchmarks.peers.lowrank import svd_llm
+from benchmarks.peers.lowrank import asvd, strs, svd_llm
 from benchmarks.peers.pruning import magnitude, sparsegpt, wanda
 from benchmarks.peers.rounding import gptq, rtn
 from benchmarks.peers.slicing import slicegpt
+from benchmarks.peers.structured import flap
 
 __all__ = ["PEERS", "REPOSITORIES", "commit"]
 
 Peer = Callable[..., Any]  # (reference folder, model, ids, **setting) -> the compressed model
-PEERS: Mapping[str, tuple[str, Peer]] = {  # method -> its reference's folder and driver
+PEERS: Mapping[str, tuple[str, Peer]] = {  # method or allocator -> its reference's folder and driver
     "magnitude": ("wanda", magnitude),
     "wanda": ("wanda", wanda),
     "sparsegpt": ("sparsegpt", sparsegpt),
@@ -26,4 +28,9 @@ PEERS: Mapping[str, tuple[str, Peer]] = {  # method -> its reference's folder an
     "slicegpt": ("TransformerCompression", slicegpt),
     "svd_llm": ("SVD-LLM", svd_llm),
     "svd": ("SVD-LLM", svd_llm),
+    "asvd": ("ASVD4LLM", asvd),
+    "flap": ("FLAP", flap),
+    "strs": ("ASVD4LLM", strs),
+    "welore": ("WeLore", welore),
+    "evopress": ("EvoPress", evopress),
 }

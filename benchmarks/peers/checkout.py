@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from importlib import import_module
@@ -21,6 +21,10 @@ REPOSITORIES = {  # folder -> the repository it is a checkout of
     "gptq": "IST-DASLab/gptq",
     "TransformerCompression": "microsoft/TransformerCompression",
     "SVD-LLM": "AIoT-MLSys-Lab/SVD-LLM",
+    "ASVD4LLM": "hahnyuan/ASVD4LLM",
+    "WeLore": "VITA-Group/WeLore",
+    "FLAP": "CASIA-IVA-Lab/FLAP",
+    "EvoPress": "IST-DASLab/EvoPress",
 }
 CPU = torch.device("cpu")
 
@@ -60,28 +64,46 @@ class Factors(nn.Module):
         return (u @ v).detach()  # type: ignore[operator]
 
 
-def _stand_ins(reference: Path) -> dict[str, ModuleType]:
+def _stand_ins(reference: Path, folder: str) -> dict[str, ModuleType]:
     """What is missing here, or does not import under today's transformers, and is not measured."""
     slicegpt = _module("slicegpt")
     slicegpt.__path__ = [str(reference / "TransformerCompression/src/slicegpt")]
     named = {
         f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")
     }
-    return {
-        "slicegpt": slicegpt,  # its __init__ loads adapters of every family
-        "ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace),
-        "component.svd_llama": _module("component.svd_llama", **named),
-        "component.svd_mistral": _module("component.svd_mistral", **named),
-        "component.svd_opt": _module("component.svd_opt", SVDOPTDecoderLayer=Factors),
-        "utils.data_utils": _module("utils.data_utils"),
-        "evaluater": _module("evaluater"),
+    found = {
+        "TransformerCompression/src": {
+            "slicegpt": slicegpt,  # its __init__ loads adapters of every family
+            "ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace),
+        },
+        "SVD-LLM": {
+            "component.svd_llama": _module("component.svd_llama", **named),
+            "component.svd_mistral": _module("component.svd_mistral", **named),
+            "component.svd_opt": _module("component.svd_opt", SVDOPTDecoderLayer=Factors),
+            "utils.data_utils": _module("utils.data_utils"),
+            "evaluater": _module("evaluater"),
+        },
+        "ASVD4LLM": {
+            "lm_eval": _module("lm_eval", evaluator=None),
+            "lm_eval.base": _module("b", BaseLM=object),
+        },
+        "WeLore": {"wandb": _module("wandb")},
+        "EvoPress": {"wandb": _module("wandb")},
     }
+    return found.get(folder, {})
+
+
+def _home(module: ModuleType) -> str:
+    """Where the module or the package was found."""
+    file: str | None = getattr(module, "__file__", None)
+    return file or next(iter(getattr(module, "__path__", ())), "")
 
 
 @cache
 def load(reference: Path, folder: str, *names: str) -> tuple[ModuleType, ...]:
     """Import modules of a checkout; the search path and the loaded modules stay as they were."""
-    before, stand_ins = set(sys.modules), _stand_ins(reference)
+    stand_ins = _stand_ins(reference, folder)
+    before, hidden = set(sys.modules), {k: m for k, m in sys.modules.items() if k in stand_ins}
     sys.path.insert(0, str(reference / folder))
     sys.modules.update(stand_ins)
     try:
@@ -90,9 +112,49 @@ def load(reference: Path, folder: str, *names: str) -> tuple[ModuleType, ...]:
     finally:
         sys.path.remove(str(reference / folder))
         for name in set(sys.modules) - before:
-            home = getattr(sys.modules[name], "__file__", None) or str(reference)
-            if name in stand_ins or home.startswith(str(reference)):
+            if name in stand_ins or _home(sys.modules[name]).startswith(str(reference)):
                 del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+class Instead:
+    """A module with some names of it replaced: what a script finds under `torch` in place of torch."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self._module = module
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@contextmanager
+def constants(function: Any, values: Mapping[float, float]) -> Iterator[None]:
+    """Inside, the function's code has other numbers where these are written into it.
+
+    Raises:
+        ValueError: a number is not in it.
+    """
+    code = function.__code__
+    for number in values:
+        if not any(type(c) is type(number) and c == number for c in code.co_consts):
+            raise ValueError(f"{function.__qualname__} has no constant {number}")
+    new = (values.get(c, c) if type(c) in (int, float) else c for c in code.co_consts)
+    function.__code__ = code.replace(co_consts=tuple(new))
+    try:
+        yield
+    finally:
+        function.__code__ = code
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed, and no file is saved."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(patch.object(torch, "save", lambda *_, **__: None))
+        yield
 
 
 @contextmanager

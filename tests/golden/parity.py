@@ -24,13 +24,15 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.peers import PEERS, REPOSITORIES, commit
-from crunchmark.allocation import equal_shares
+from crunchmark.allocation import Uniform, equal_shares
 from crunchmark.calib import Calibration, Source, draw
-from crunchmark.compress import compress
-from crunchmark.interface import Method, ModelMethod
+from crunchmark.compress import allocate, compress
+from crunchmark.interface import Allocator, Method, ModelMethod
 from crunchmark.models import ModelSpec
+from crunchmark.shared import Shared
 from crunchmark.view import View
 from tasks.ppl import Perplexity
 
@@ -50,15 +52,27 @@ def golden() -> list[Golden]:
     return rows
 
 
+def without() -> dict[str, str]:
+    """Methods that have no row, and why."""
+    found: dict[str, str] = json.loads(GOLDEN.read_text())["without"]
+    return found
+
+
 def here(row: Golden) -> bool:
     """Whether the row's model is on this machine."""
-    return row["model"] == "nano" or OUTSIDE.is_dir()
+    return row["model"] != "stories260K" or OUTSIDE.is_dir()
+
+
+def driver(row: Golden) -> str:
+    """The row's key in PEERS: its allocator, where the released code is that of one, or its method."""
+    name: str = row.get("driver", row["method"])
+    return name
 
 
 @cache
 def texts(model: str) -> tuple[Path, Path]:
     """Calibration text and evaluation text."""
-    if model == "nano":
+    if model != "stories260K":
         return ROOT / "tasks/nano/data/calib.txt", ROOT / "tasks/nano/data/ppl.txt"
     told = json.loads((OUTSIDE / "tinystories/tinystories_1000.json").read_text())
     plain = [story for story in told if story.isascii()]
@@ -75,6 +89,7 @@ class Setup:
 
     spec: ModelSpec
     method: Method | ModelMethod
+    allocator: Allocator
     budget: float
     calib: Calibration
 
@@ -91,12 +106,34 @@ class Setup:
         n, length, seed, inputs, batch, _ = map(how.pop, ("n", "length", "seed", "inputs", "batch", "spill"))
         ids = draw(Source(**how), spec.tokenizer(), n, length, seed).ids
         calib = Calibration(ids, inputs, batch, seed)
-        return cls(spec, instantiate(config["method"]), config["budget"], calib)
+        made = [instantiate(config[name]) for name in ("method", "allocate")]
+        return cls(spec, *made, config["budget"], calib)
 
 
 def path_of(row: Golden) -> str:
     """Where the row's model is."""
-    return str(ROOT / "tasks/nano/model" if row["model"] == "nano" else OUTSIDE / "models" / row["model"])
+    nano = ROOT / "tasks/nano/model"
+    if row["model"] == "nano_mha":
+        return str(_ungrouped(nano))
+    return str(nano if row["model"] == "nano" else OUTSIDE / "models" / row["model"])
+
+
+@cache
+def _ungrouped(path: Path) -> Path:
+    """The same function with keys and values of their own for every query head, in a folder of its own."""
+    folder, spec = Path(gettempdir()) / "crunchmark-parity-nano_mha", ModelSpec(str(path))
+    config = AutoConfig.from_pretrained(path)
+    groups = config.num_attention_heads // config.num_key_value_heads
+    weights = spec.load().state_dict()
+    for name in (n for n in weights if n.endswith(("k_proj.weight", "v_proj.weight"))):
+        heads = weights[name].unflatten(0, (-1, config.head_dim))  # (KV, dh, in)
+        weights[name] = heads.repeat_interleave(groups, 0).flatten(0, 1)  # (H dh, in)
+    config.num_key_value_heads = config.num_attention_heads
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(weights)
+    model.save_pretrained(folder)
+    spec.tokenizer().save_pretrained(folder)
+    return folder
 
 
 def perplexity(model: Any, tokenizer: Any, text: Path) -> float:
@@ -107,20 +144,22 @@ def perplexity(model: Any, tokenizer: Any, text: Path) -> float:
 
 def ours(row: Golden, stored: bool = False) -> float:
     """Perplexity of our compressed model, its real numbers in float32 or as an artifact stores them."""
-    point = Setup.of(row)
+    point, shared = Setup.of(row), Shared()
     model = point.spec.load()
-    view = View(model)
+    view, key = View(model), point.spec.fingerprint
     plan = equal_shares(
         view, point.budget, "nominal", "blocks", point.spec.storage if stored else torch.float32
     )
-    compress(point.method, view, plan, point.calib, point.spec.fingerprint)
+    if point.allocator != Uniform():
+        plan = allocate(point.allocator, point.method, view, plan, point.calib, key, shared)
+    compress(point.method, view, plan, point.calib, key, shared)
     return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
 
 
 def theirs(row: Golden, reference: Path) -> float:
     """Perplexity of the released code's compressed model, on the same tokens."""
     point = Setup.of(row)
-    _, peer = PEERS[row["method"]]
+    _, peer = PEERS[driver(row)]
     model = peer(reference, point.spec.load(), point.calib.tokens, **row["peer"])
     return perplexity(model, point.spec.tokenizer(), texts(row["model"])[1])
 
@@ -136,7 +175,7 @@ def measure(row: Golden, reference: Path | None) -> Golden:
     """The row with what was measured now."""
     new = dict(row)
     if reference is not None:
-        folder = PEERS[row["method"]][0]
+        folder = PEERS[driver(row)][0]
         new |= {"repository": REPOSITORIES[folder], "commit": commit(reference, folder)}
         new |= {"reference": round(theirs(row, reference), 6)}
     new |= {"ours": round(ours(row), 6), "stored": round(ours(row, stored=True), 6)}
@@ -191,6 +230,7 @@ def markdown(rows: Sequence[Golden]) -> str:
     lines += ["Dense: " + ", ".join(f"{name} {value:.4f}" for name, value in parents.items()) + ".", ""]
     commits = {r["repository"]: r["commit"] for r in rows}
     lines += ["References: " + ", ".join(f"{name} at `{c[:12]}`" for name, c in commits.items()) + "."]
+    lines += ["", "No row: " + "; ".join(f"{name} ({reason})" for name, reason in without().items()) + "."]
     return "\n".join(lines)
 
 
@@ -211,10 +251,10 @@ def main() -> int:
     action.add_argument("--check", action="store_true", help="recompute and compare, write nothing")
     action.add_argument("--write", action="store_true", help="recompute and write parity.json and README.md")
     parser.add_argument("--reference", type=Path, help="folder with checkouts: " + ", ".join(REPOSITORIES))
-    parser.add_argument("--only", default="", help="rows whose model, method or setting contains this text")
+    parser.add_argument("--only", default="", help="rows whose model, driver or setting contains this text")
     args = parser.parse_args()
     console, rows = Console(width=160), golden()
-    wanted = [args.only in f"{r['model']} {r['method']} {r['setting']}" for r in rows]
+    wanted = [args.only in f"{r['model']} {driver(r)} {r['setting']}" for r in rows]
     for i, row in track(list(enumerate(rows)), "Recomputing", console=Console(stderr=True)):
         if wanted[i] and here(row):
             rows[i] = measure(row, args.reference)

@@ -4,7 +4,9 @@ import argparse
 
 import pytest
 
-from benchmarks import compress, sharing, study, walker
+from benchmarks import compress, lowrank, sharing, study, walker
+from benchmarks.common import Cost
+from benchmarks.peers import PEERS
 
 
 @pytest.mark.slow
@@ -18,6 +20,29 @@ def test_our_side_of_every_row_is_measured():
     found = compress.measure(argparse.Namespace(**size, repeats=1, only="", reference=None))
     assert set(found) == {*compress.JOBS, *compress.SWEEPS}
     assert all(costs["ours"].seconds > 0 for costs in found.values())
+
+
+@pytest.mark.slow
+def test_low_rank_is_measured_with_and_without_sharing():
+    size = {"hidden": 32, "layers": 1, "heads": 2, "inner": 48, "n": 2, "length": 16}
+    found = lowrank.measure(argparse.Namespace(**size, repeats=1, only="svd", reference=None))
+    assert set(found) == {"svd", "asvd", "svd_llm", lowrank.TOGETHER}
+    assert set(found["asvd"]) == {"one", "shared", "alone"}
+    assert all(cost.cpu > 0 for row in found.values() for cost in row.values())
+    assert lowrank.show(found).row_count == 4
+
+
+def test_every_peer_of_the_low_rank_benchmark_is_a_method():
+    assert set(lowrank.PEER) <= set(lowrank.family()) & set(PEERS)
+
+
+def test_a_missed_goal_is_named():
+    row = {name: Cost(0.0, cpu, 0) for name, cpu in {"one": 2, "shared": 3, "alone": 9}.items()}
+    assert lowrank.missed({"afm": row}) == []
+    fine = row | {"peer one": Cost(0.0, 2.0, 0), "peer five": Cost(0.0, 6.0, 0)}
+    slow = row | {"peer one": Cost(0.0, 1.9, 0), "peer five": Cost(0.0, 5.9, 0)}
+    assert lowrank.missed({"svd": fine}) == []
+    assert [words.split(":")[0] for words in lowrank.missed({"svd": slow})] == ["svd, one", "svd, five"]
 
 
 def test_the_walk_is_measured():

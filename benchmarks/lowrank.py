@@ -1,0 +1,146 @@
+"""Seconds of the low-rank methods on a random Llama: one budget and five, what five share, the papers' code.
+
+python -m benchmarks.lowrank                         our side only
+python -m benchmarks.lowrank --reference DIR         both, in turns; 1 where a goal is missed
+One budget is 0.2, five are 0.1 to 0.5. `shared` are the cells of one study: one pass, one spectrum
+per layer. `alone` are the same cells with nothing shared. The peer runs its code once per budget.
+Goals, in processor seconds: peer / ours at least 1 for one budget, peer / shared at least 2 for five.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.common import Cost, llama, middle, options, record, tokens
+from benchmarks.compress import Job, once, ours, theirs, warm
+from crunchmark.interface import Method, ModelMethod
+from crunchmark.projected import Projected
+
+CONF = Path(__file__).resolve().parents[1] / "conf/method"
+BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
+ONE = 0.2
+PEER: Mapping[str, Mapping[str, Any]] = {"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}}
+TOGETHER = "all together"
+GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
+SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 16, "length": 256}
+
+
+def family() -> dict[str, Projected]:
+    """Every method that is a projection, as its yaml configures it."""
+    found: dict[str, Method | ModelMethod] = {}
+    for file in sorted(CONF.glob("*.yaml")):
+        found[file.stem] = instantiate(OmegaConf.load(file).method)
+    return {name: method for name, method in found.items() if isinstance(method, Projected)}
+
+
+def job(name: str, method: Method, budget: float) -> Job:
+    """A method at a budget; both sides look at the dense model's inputs."""
+    return Job(name, method, budget, {"ratio": budget, **PEER.get(name, {})}, "dense")
+
+
+def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
+    """What is measured, by row and column."""
+    parent, ids = llama(args.hidden, args.layers, args.heads, args.inner), tokens(args.n, args.length)
+
+    def us(jobs: list[Job]) -> Cost:
+        return once(lambda job, model, shared: ours(job, model, ids, shared), jobs, parent)
+
+    def them(jobs: list[Job]) -> Cost:
+        return once(lambda job, model, _: theirs(job, model, ids, args.reference), jobs, parent)
+
+    found, every = {}, []
+    for name, method in family().items():
+        if not re.search(args.only, name):
+            continue
+        one, five = [job(name, method, ONE)], [job(name, method, budget) for budget in BUDGETS]
+        every += five
+        row = {"one": lambda one=one: us(one), "shared": lambda five=five: us(five)}
+        row["alone"] = lambda five=five: total([us([job]) for job in five])
+        if args.reference and name in PEER:
+            warm(args.reference, one)
+            row |= {"peer one": lambda one=one: them(one), "peer five": lambda five=five: them(five)}
+        found[name] = row
+    return {**found, TOGETHER: {"shared": lambda: us(every)}}
+
+
+def total(costs: list[Cost]) -> Cost:
+    """One after the other."""
+    return Cost(sum(c.seconds for c in costs), sum(c.cpu for c in costs), max(c.rise for c in costs))
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
+    """Medians by row and column; columns take turns, so that a slow minute of the machine hits all."""
+    todo = work(args)
+    found: dict[str, dict[str, list[Cost]]] = {name: {k: [] for k in row} for name, row in todo.items()}
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("Compressing", total=args.repeats * sum(map(len, todo.values())))
+        for _ in range(args.repeats):
+            for name, row in todo.items():
+                for column, run in row.items():
+                    found[name][column].append(run())
+                    bar.advance(task)
+    return {name: {k: middle(c) for k, c in row.items()} for name, row in found.items()}
+
+
+def ratios(row: Mapping[str, Cost]) -> dict[str, float]:
+    """Peer / ours in processor seconds, for one budget and for five; {} where there is no peer."""
+    if "peer one" not in row:
+        return {}
+    one, five = row["peer one"].cpu / row["one"].cpu, row["peer five"].cpu / row["shared"].cpu
+    return {"one": one, "five": five}
+
+
+def missed(found: Mapping[str, Mapping[str, Cost]]) -> list[str]:
+    """The goals that are missed, in words."""
+    return [
+        f"{name}, {key}: peer / ours {ratio:.2f}; goal >= {GOALS[key]}"
+        for name, row in found.items()
+        for key, ratio in ratios(row).items()
+        if ratio < GOALS[key]
+    ]
+
+
+def show(found: Mapping[str, Mapping[str, Cost]]) -> Table:
+    """Processor seconds and ratios."""
+    columns = ("one", "peer one", "shared", "alone", "peer five")
+    heads = (*(f"{c} s" for c in columns), "peer / ours, one", "alone / shared", "peer / shared, five")
+    made = Table("method", *heads)
+    for name, row in found.items():
+        seconds = [f"{row[c].cpu:.2f}" if c in row else "-" for c in columns]
+        beside = {key: f"{ratio:.2f}" for key, ratio in ratios(row).items()}
+        gain = f"{row['alone'].cpu / row['shared'].cpu:.2f}" if "alone" in row else "-"
+        made.add_row(name, *seconds, beside.get("one", "-"), gain, beside.get("five", "-"))
+    return made
+
+
+def main() -> int:
+    """The command line; 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    args, console = options(parser, SHAPE), Console(width=150)
+    torch.set_num_threads(args.threads)
+    found = measure(args)
+    console.print(show(found))
+    if args.reference is None:
+        console.print("no --reference DIR: our side only, no goal is checked")
+    if args.json:
+        record(args, SHAPE, found)
+    for words in missed(found):
+        console.print(words)
+    return 1 if missed(found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
