@@ -27,6 +27,11 @@ WRITTEN = 12  # blocks, up to which every field has its number
 MAP = "cividis"  # even in lightness, and the same to colour-blind eyes
 SIDE = 0.34  # inches of a field with a number
 NARROW = 0.2  # without
+ORDER = (  # as the data flows, by the names of all families; what is not here comes last
+    *("q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "o_proj", "out_proj", "attn.c_proj"),
+    *("attention.dense", "self_attn.dense", "gate_proj", "up_proj", "fc1", "c_fc", "dense_h_to_4h"),
+    *("down_proj", "fc2", "mlp.c_proj", "dense_4h_to_h"),
+)
 _LAYER = re.compile(r"\.(\d+)\.(.+)$")
 
 
@@ -45,7 +50,16 @@ def shares(data: pd.DataFrame, store: Store) -> pd.DataFrame:
             rows.append((*(cell.model, cell.label, cell.budget, cell.calib_seed), block, role, layer, kept))
     if not rows:
         raise collect.AnalysisError("plan: no cell of the study says what its layers keep; run it again")
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    ranked = table.assign(rank=table["role"].map(_rank))
+    keys = ["_cell", "block", "rank"]  # cells stay in reading order
+    ranked["_cell"] = ranked.groupby(["model", "label", "budget", "calib_seed"], sort=False).ngroup()
+    return ranked.sort_values(keys, kind="stable", ignore_index=True)[list(COLUMNS)]
+
+
+def _rank(role: str) -> int:
+    """Place of a role in the order of the data's flow."""
+    return next((i for i, name in enumerate(ORDER) if role.endswith(name)), len(ORDER))
 
 
 def short_roles(roles: Sequence[str]) -> dict[str, str]:

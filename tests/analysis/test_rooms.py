@@ -35,7 +35,9 @@ def test_shares_and_a_figure_per_study(tmp_path, capsys):
     table = pd.read_csv(csv)
     assert list(table.columns) == list(rooms.COLUMNS)
     assert len(table) == 12
-    assert table["kept"][0] == 0.25
+    assert table["role"].tolist()[:2] == ["self_attn.q_proj", "mlp.up_proj"]
+    assert table["block"].tolist()[:6] == [0, 0, 1, 1, 2, 2]
+    assert table["kept"].tolist()[:6] == [0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
     assert set(table["label"]) == {"svd", "svd allocate=greedy"}
     with open(png, "rb") as file:
         assert file.read(4) == b"\x89PNG"
