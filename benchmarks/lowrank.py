@@ -32,7 +32,7 @@ from crunchmark.projected import Projected
 CONF = Path(__file__).resolve().parents[1] / "conf/method"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 ONE = 0.2
-PEER: Mapping[str, Mapping[str, Any]] = {"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}}
+PEER: Mapping[str, Mapping[str, Any]] = {"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}, "welore": {}}
 TOGETHER = "all together"
 GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
 SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 16, "length": 256}

@@ -11,7 +11,7 @@ CHOSEN = {
     ("magnitude", "50 %"),
     ("rtn", "4 bit, per row"),
     ("svd", "20 % of the parameters"),
-    ("svd", "allocate=welore, 20 % of the parameters"),
+    ("welore", "20 % of the parameters"),
 }
 QUICK = [
     row
