@@ -1,10 +1,12 @@
 """Layers of excluded roles stay dense, the others pay, and the total stays the total."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from crunchmark.allocation import Uniform, equal_shares
-from crunchmark.budget import Unreachable, dense_bytes
+from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
 from crunchmark.interface import Allocator
@@ -51,7 +53,8 @@ def test_the_others_pay(tiny, family, accounting, allocator):
         assert plan.total - spent < min(sizes[1] - sizes[0] for sizes in steps)
     else:
         kept = sum(plan.rooms[n].nominal * dense_bytes(s) for n, s in shapes.items())
-        assert kept == pytest.approx(0.6 * whole, rel=1e-12)
+        steps = [b - a for s in shapes.values() for a, b in pairwise(method.sizes(s, Room(0, 0.6)))]
+        assert 0.6 * whole - max(steps) < kept <= 0.6 * whole * (1 + 1e-12)
 
 
 def test_equal_shares_for_all_that_are_not_excluded(tiny):
@@ -66,9 +69,8 @@ def test_equal_shares_for_all_that_are_not_excluded(tiny):
 
 def test_more_excluded_than_the_budget_leaves_is_out_of_reach_and_the_nearest_is_not(tiny):
     for exclude in (["down"], ["q", "k", "v", "o", "gate", "up", "down"]):
-        view, method, plan = planned(tiny("llama"), 0.97, exclude=exclude)
         with pytest.raises(Unreachable) as caught:
-            compress(method, view, plan, NONE, "m")
+            planned(tiny("llama"), 0.97, exclude=exclude)
         nearest = caught.value.nearest
         assert (nearest > 0.5) == (exclude == ["down"])
         view, method, plan = planned(tiny("llama"), nearest, exclude=exclude)
