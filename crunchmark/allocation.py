@@ -53,13 +53,13 @@ def equal_shares(view: View, budget: float, accounting: str, scope: str, dtype: 
     return Plan(rooms, budget, accounting, scope, total, dtype, shapes=layers)
 
 
-def saved_plan(path: str) -> Plan:
+def saved_plan(path: str | None) -> Plan:
     """The plan in a cell.json of the store, in a manifest.json of an artifact, or in a file of its own.
 
     Raises:
         ValueError: there is none.
     """
-    file = resolve(path)
+    file = resolve(path or "")
     if not file.is_file():
         raise ValueError(f"allocate.path={path!r} does not exist; valid: {PLANS}")
     try:

@@ -13,7 +13,7 @@ class Replay(Allocator):
     path: a cell.json of a study, a manifest.json of an artifact, or the plan alone.
     """
 
-    path: str
+    path: str | None = None
     saved: Plan = field(init=False)  # read now, so that its content is part of what this allocator is
 
     def __post_init__(self) -> None:

@@ -134,7 +134,7 @@ def test_every_yaml_composes_and_its_objects_are_made(path):
         )
     resolved = OmegaConf.to_container(config, resolve=True)
     assert resolved[group]
-    if group in ("method", "track"):
+    if group in ("method", "track", "allocate") and name != "replay":  # its file is left to the user
         assert instantiate(resolved[group]) is not None
     if group == "task":
         assert all(instantiate(spec).name == task for task, spec in resolved["task"].items())

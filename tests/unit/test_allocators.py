@@ -159,6 +159,7 @@ BAD = [
     (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
     (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
     (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
+    (Replay, {}, "path=None does not exist"),
     (Replay, {"path": "nowhere.json"}, "path='nowhere.json' does not exist"),
 ]
 
