@@ -26,14 +26,15 @@ COLUMNS = (
     *("value_low", "value_high", "kind", "margin", "dense", "delta", "low", "high", "p_value", "p_match"),
     *("p_fail", "lost", "gained", "protocol", "achieved_bytes", "achieved_nominal"),
     *("scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope", "bits_model"),
-    *("simulated", "compress_seconds", "eval_seconds", "peak_memory_bytes", "method_deterministic"),
+    *("simulated", "compress_seconds", "allocate_seconds", "eval_seconds", "peak_memory_bytes"),
+    "method_deterministic",
 )
 NUMBERS = (
     *("budget", "nearest_budget", "n", "value", "stderr", "chance", "dense", "delta", "low", "high"),
     *("p_value", "p_match", "p_fail", "lost", "gained", "value_low", "value_high"),
     *("achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
-    *("peak_memory_bytes", "coverage"),
+    *("peak_memory_bytes", "coverage", "allocate_seconds"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
 MIXED = ("refuse", "drop")
@@ -59,6 +60,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     told = ["; ".join(dict.fromkeys(reasons(row).values())) for row in data.itertuples()]
     data["reason"] = [every or one for every, one in zip(told, data["reason"], strict=True)]
     data["budget"] = data["budget"].fillna(0.0).round(6)
+    data["compress_seconds"] += data["allocate_seconds"].fillna(0.0)  # what a search took is no less spent
     dense = data[data["method"] == "dense"].groupby("model")["file_bytes"].max()
     data["dense_file_bytes"] = data["dense_file_bytes"].fillna(data["model"].map(dense))
     data.loc[at_chance(data) & data["state"].isin(JUDGED), "state"] = "chance"

@@ -22,7 +22,7 @@ from rich.console import Console
 from crunchmark.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("load_seconds", "compress_seconds", "pack_seconds")
+STAGES = ("load_seconds", "allocate_seconds", "compress_seconds", "pack_seconds")
 SUITE = (
     "nano_factoid",
     "ppl_nano",
