@@ -32,7 +32,7 @@ class Branch(Compensator):
 
     @abstractmethod
     def metric(self, layer: Layer) -> Tensor | None:
-        """C of the error tr((W - Q) C (W - Q)^T): (in, in), its diagonal (in,), or None for the identity."""
+        """C of the error tr((W - Q) C (W - Q)^T), (in, in), of inputs as they are; None: the identity."""
 
     def reserve(self, shape: tuple[int, int], room: Room) -> int:
         """Bytes of both factors."""
@@ -43,11 +43,17 @@ class Branch(Compensator):
         return min(asked, *shape)
 
     def repair(self, layer: Layer, term: Term, room: Room) -> Term:
-        """The term and the branch; the term alone where it lost nothing."""
+        """The term and the branch; the term alone where it lost nothing.
+
+        Where the term keeps the mean output by a shift, inputs count about their mean.
+        """
         lost = layer.weight - term.dense()  # (out, in)
         if not lost.any():
             return term
-        found = leading(lost, self.metric(layer), self._rank(layer.shape, room))
+        metric = self.metric(layer)
+        if metric is not None and term.shift() is not None:
+            metric = metric - _constant(layer)  # the shift makes up for what the mean loses
+        found = leading(lost, metric, self._rank(layer.shape, room))
         basis = found.basis.float()  # (out, r)
         low = _balanced(basis, basis.T @ lost, room)
         if term.shift() is not None:  # a mean that the term kept; the branch has one of its own
@@ -55,6 +61,12 @@ class Branch(Compensator):
         both = Sum([term, low]).noted(**term.notes, rank=low.rank, solver=found.solver, missed=found.missed)
         both.setting = term.setting
         return both
+
+
+def _constant(layer: Layer) -> Tensor:
+    """What the mean m of n inputs has in X^T X, n m m^T, (in, in) float64."""
+    mean = layer[InputMean]
+    return mean.sums.outer(mean.sums) / max(1, mean.tokens)
 
 
 def _balanced(b: Tensor, a: Tensor, room: Room) -> LowRank:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from crunchmark.edits import matrix, put
@@ -68,8 +69,15 @@ def forward(attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tupl
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attn.config._attn_implementation, eager)
     window = {"sliding_window": attn.config.sliding_window} if _slides(attn) else {}
     mask = kwargs.get("attention_mask")
-    out, weights = attend(attn, q, k, v, mask, dropout=0.0, scaling=attn.scaling, **window)
-    return attn.get_submodule(sizes.layers[-1])(out.reshape(*hidden_states.shape[:-1], -1)), weights
+    out, weights = attend(attn, *_even(q, k, v), mask, dropout=0.0, scaling=attn.scaling, **window)
+    out = out[..., : sizes.values].reshape(*hidden_states.shape[:-1], -1)  # (B, T, heads * values)
+    return attn.get_submodule(sizes.layers[-1])(out), weights
+
+
+def _even(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    """The same (..., dimensions), the narrower with zeros behind: no fused kernel takes unequal widths."""
+    wide = max(k.shape[-1], v.shape[-1])
+    return [x if x.shape[-1] == wide else F.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v)]
 
 
 def _slides(attn: Any) -> bool:

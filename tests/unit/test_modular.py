@@ -171,6 +171,32 @@ def test_rebuilt_from_its_edit(tiny, tokens, name):
     assert torch.equal(cached, fresh.generate(tokens, use_cache=False, **how))
 
 
+@pytest.mark.parametrize(("wide", "values"), [(4, 8), (8, 6)])
+@torch.no_grad()
+def test_unequal_widths_meet_the_fused_kernel(tiny, tokens, monkeypatch, wide, values):
+    """Queries and keys, or values, get zeros behind: the answers of plain attention, from one kernel."""
+    model = tiny("llama_gqa").double()
+    view, half = View(model), wide // 2
+    for i in (0, 1):
+        old, pairs = weights_of(view, i), torch.arange(half).expand(heads_of(view, i).groups, half)
+        new = cut(old, torch.cat([pairs, pairs + 4], 1))
+        new.v, new.o = old.v[:, :values], old.o[:, :values]
+        install(view, i, new, pairs)
+    got, sdpa = logits(model, tokens), torch.nn.functional.scaled_dot_product_attention
+    model.config._attn_implementation = "eager"
+    torch.testing.assert_close(got, logits(model, tokens), rtol=0, atol=1e-6)  # eager: softmax in float32
+    model.config._attn_implementation = "sdpa"
+    seen_widths = []
+
+    def watched(q, k, v, *args, **kwargs):
+        seen_widths.append((q.shape[-1], k.shape[-1], v.shape[-1]))
+        return sdpa(q, k, v, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    logits(model, tokens)
+    assert seen_widths == [(8, 8, 8)] * 2
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma3_text"])
 def test_norms_of_queries_and_keys_are_refused(tiny, tokens, name):
     view = View(tiny(name))
