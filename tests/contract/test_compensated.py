@@ -45,7 +45,7 @@ def test_the_grid_is_whole():
 
 
 def run(case, repair, budget):
-    model, method, repairer = dense_model(case.family), case.make(), instantiate(REPAIRS[repair])
+    model, method, repairer = dense_model(case), case.make(), instantiate(REPAIRS[repair])
     view = View(model)
     shapes = view.layers()
     plan = equal_shares(view, budget, "bytes", "blocks", STORED)
