@@ -109,7 +109,8 @@ def fit(
     equal = len(set(keeps.values())) == 1
     if nominal is None or not equal:
         total = plan.total if nominal is None else int(share * sum(dense.values()) + EPSILON)
-        options = {name: own[:-1] if equal and len(own) > 1 else own for name, own in sizes.items()}
+        bare = {name for name, own in sizes.items() if equal and own and rooms[name] < own[-1]}
+        options = {name: own[:-1] or own if name in bare else own for name, own in sizes.items()}
         rooms = _spent(rooms, options, units or [[name] for name in dense], total)
         shares |= {name: rooms[name] / dense[name] for name in dense if sizes.get(name)}
     made = {
