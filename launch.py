@@ -102,9 +102,15 @@ def say(cell: Any, rows: list[dict[str, Any]]) -> None:
     else:
         text = f"{row['achieved_bytes']:.1%} removed, {row['file_bytes'] / 1e6:.2f} MB on disk"
         text += f", {row['setting']}" if row.get("setting") else ""
+    stages = "".join(f" {name}={named(spec)}" for name, spec in cell.stages.items())
     Console(stderr=True).print(
-        f"{cell.label} budget={cell.budget:g}: {text}", highlight=False, markup=False, soft_wrap=True
+        f"{cell.label} budget={cell.budget:g}{stages}: {text}", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def named(spec: Mapping[str, Any]) -> str:
+    """An entry of a stage as the command line names it: the module of its target."""
+    return str(spec["_target_"]).rpartition(".")[0].rpartition(".")[2]
 
 
 def one_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from crunchmark import (
     best,
     influence,
     number,
+    positive,
     rotary,
     weights_of,
 )
@@ -41,7 +42,9 @@ class MoDeGPT(ModelMethod):
         """Check what a config can get wrong."""
         number("method.eps", self.eps, 1e-6)
         number("method.ridge", self.ridge, 1e-12)
-        number("method.cap", self.cap)
+        positive("method.cap", self.cap)
+        if self.cap > 1:
+            raise ValueError(f"method.cap={self.cap} is out of range; valid: above 0, at most 1")
 
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:

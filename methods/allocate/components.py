@@ -49,9 +49,11 @@ class Components(Allocator):
         weights = {name: dense_bytes(shape) for name, shape in layers.items()}
         left = goal_of(trial, layers) - sum(keep * weights[name] for name, keep in keeps.items())
         rest = sum(weights[name] for name in layers if name not in keeps)
+        if not rest:
+            raise ValueError(f"{self._told()} leaves no other layer; valid: fewer skipped blocks")
         if not 0 < left <= rest:
             raise ValueError(
-                f"{self._told()} leaves {left / max(rest, 1):.1%} of the other layers to keep; "
+                f"{self._told()} leaves {left / rest:.1%} of the other layers to keep; "
                 "valid: above 0, at most 100 %"
             )
         return trial.fit({name: keeps.get(name, left / rest) for name in layers})

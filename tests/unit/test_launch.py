@@ -10,7 +10,7 @@ from refusals import refused
 
 from crunchmark.machine import ROOT
 from crunchmark.task import Task
-from launch import check_mode, check_words, guarded, made, one_line
+from launch import check_mode, check_words, guarded, made, one_line, say
 
 JUDGE = "tasks.kick.judge.api.ApiJudge"
 TALKS = {"_target_": "tasks.nano.talks.NanoInstructions", "name": "t"}
@@ -83,3 +83,16 @@ def test_what_belongs_to_an_experiment_says_so(word):
     told = one_line(e.value)
     assert told.startswith(f"error: {word.partition('=')[0]} belongs to an experiment; valid: beside -m exp")
     assert "\n" not in told
+
+
+def test_progress_lines_tell_allocators_and_compensators_apart(capsys):
+    stages = {"allocate": {"_target_": "methods.allocate.owl.OWL"}}
+    stages |= {"compensate": {"_target_": "methods.compensate.eora.EoRA"}}
+    say(SimpleNamespace(label="svd", budget=0.3, stages=stages), [{"state": "skipped", "reason": "why"}])
+    assert capsys.readouterr().err == "svd budget=0.3 allocate=owl compensate=eora: skipped: why\n"
+
+
+@pytest.mark.parametrize("cap", [0, 2])
+def test_modegpt_takes_no_more_than_all_of_a_block(cap):
+    config = {"_target_": "methods.modegpt.MoDeGPT", "cap": cap}
+    refused(lambda: made(config, "method", object), f"method.cap={cap}", "valid:")
