@@ -57,7 +57,7 @@ def saved_plan(path: str | None) -> Plan:
     """The plan in a cell.json of the store, in a manifest.json of an artifact, or in a file of its own.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it gives a layer no number of bytes.
     """
     file = resolve(path or "")
     if not file.is_file():
@@ -65,8 +65,10 @@ def saved_plan(path: str | None) -> Plan:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         return Plan.from_json(data.get("plan") or data.get("about", {}).get("plan") or data)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         raise ValueError(f"allocate.path={path!r} holds no plan; valid: {PLANS}") from None
+    except ValueError as error:
+        raise ValueError(f"allocate.path={path!r}: {error}") from None
 
 
 def fit(

@@ -113,8 +113,15 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Plan":
-        """The plan that `to_json` wrote."""
+        """The plan that `to_json` wrote.
+
+        Raises:
+            ValueError: a room is no number of bytes; names the layer.
+        """
         dtype = getattr(torch, data["dtype"])
+        for name, (nbytes, _) in data["rooms"].items():
+            if not isinstance(nbytes, int) or nbytes < 0:
+                raise ValueError(f"rooms.{name} is {nbytes!r}; valid: bytes, 0 or more")
         rooms = {k: Room(n, nominal, dtype) for k, (n, nominal) in data["rooms"].items()}
         told = (data["budget"], data["accounting"], data["scope"], data["total"])
         shapes = {k: (out, wide) for k, (out, wide) in data.get("shapes", {}).items()}

@@ -63,14 +63,14 @@ def composed():
 @pytest.mark.parametrize(
     ("override", "near", "valid"),
     [
-        ("method=svdd", "nearest: svd", "svd_llm, wanda"),
+        ("method=svdd", "nearest: svd", "svd_llm, vq, wanda"),
         ("model=llama2", "nearest: llama2_7b", "nano, opt_125m"),
         ("calib=wikitext", "nearest: wikitext2", "c4, fineweb_edu, jsonl, nano, npy, text, wikitext2"),
         ("track=nona", "nearest: none", "none"),
         ("task=kick_nan", "nearest: kick_nano", "ppl_nano"),
         ("task=arc_esy", "nearest: arc_easy", "or any task, group or tag of lm-eval"),
         ("task=[arc_easy,pikka]", "piqa", "or any task"),
-        ("method=qqqqq", "'qqqqq' is unknown; valid: dense", "wanda"),
+        ("method=qqqqq", "'qqqqq' is unknown; valid: afm", "wanda"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_nearest(composed, override, near, valid):

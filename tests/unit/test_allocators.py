@@ -213,3 +213,13 @@ def test_units_go_up_together():
     keeps = {"a": 0.2, "b": 0.2, "c": 0.7, "d": 0.7}
     made = fit(plan, shapes, keeps, sizes, [["a", "b"], ["c", "d"]]).rooms
     assert {name: room.nbytes for name, room in made.items()} == {"a": 0, "b": 0, "c": 32, "d": 32}
+
+
+def test_a_plan_with_a_room_below_zero_is_refused_by_name(tmp_path):
+    """Else the cell would be called unreachable, for good."""
+    plan = {"rooms": {"a": [8, None], "b": [-5, None]}, "dtype": "bfloat16", "budget": 0.3, "notes": {}}
+    (tmp_path / "p.json").write_text(
+        json.dumps(plan | {"accounting": "bytes", "scope": "blocks", "total": 8})
+    )
+    with pytest.raises(ValueError, match=r"allocate\.path=.*rooms\.b is -5; valid: bytes, 0 or more"):
+        Replay(path=str(tmp_path / "p.json"))
