@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,6 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage", "allocate_seconds"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
-MIXED = ("refuse", "drop")
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 
 
@@ -270,54 +267,3 @@ def flagged(measured: pd.DataFrame) -> list[str]:
         of = f" of {items:.0f} items" if items == items else ""
         lines += [f"{task}: {', '.join(parts)}{of}"] if parts else []
     return lines
-
-
-def parser(purpose: str) -> argparse.ArgumentParser:
-    """The options every analysis command shares."""
-    options = argparse.ArgumentParser(description=purpose)
-    options.add_argument("study", help="name of the study: a folder of the store, or a W&B group")
-    options.add_argument("--store", default="results", help="folder of studies (default: results)")
-    options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
-    options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
-    mixed_option(options)
-    return options
-
-
-def mixed_option(options: argparse.ArgumentParser) -> None:
-    """What becomes of a task that cells were asked under two protocols."""
-    options.add_argument(
-        "--mixed", default="refuse", help="tasks of two protocols: refuse, or drop what dense was not asked"
-    )
-
-
-def read(options: argparse.Namespace) -> pd.DataFrame:
-    """The study the options name; with `--mixed drop` what is left out of it is said."""
-    if options.mixed not in MIXED:
-        raise AnalysisError(f"--mixed={options.mixed!r}: valid: {', '.join(MIXED)}")
-    away = getattr(options, "source", "")
-    data = load_wandb(away, options.study) if away else load(options.study, options.store)
-    if options.mixed == "refuse":  # by `check_protocols`, of the tasks that are shown
-        return data
-    data = protocols.drop(data)
-    sys.stderr.writelines(f"{line}\n" for line in protocols.lines(data, "aside"))
-    return data
-
-
-def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
-    """A comma-separated option, checked against what is valid."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if valid and name not in valid:
-            raise AnalysisError(f"--{field}={name!r}: valid: {', '.join(valid)}")
-    return names
-
-
-def run(command: Callable[[Sequence[str] | None], list[Path]], argv: Sequence[str] | None = None) -> int:
-    """Run a command: print the paths it wrote, or one line of what is wrong."""
-    try:
-        for path in command(argv):
-            sys.stdout.write(f"{path}\n")
-    except (AnalysisError, OSError) as problem:
-        sys.stderr.write(f"error: {problem}\n")
-        return 2
-    return 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, outfile, pareto, style
+from analysis import collect, command, outfile, pareto, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,14 +133,14 @@ def write(lines: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Pat
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the figures."""
-    options = collect.parser("Where compensation pays at equal bytes")
+    options = command.parser("Where compensation pays at equal bytes")
     options.add_argument("--task", default="", help="tasks (default: all)")
     options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
     chosen = options.parse_args(argv)
-    formats = collect.listed(chosen.format, "format", pareto.FORMATS)
+    formats = command.listed(chosen.format, "format", pareto.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(gains(collect.read(chosen), collect.listed(chosen.task)), folder, formats)
+    return write(gains(command.read(chosen), command.listed(chosen.task)), folder, formats)
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

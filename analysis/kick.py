@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import (
     collect,
+    command,
     kick_card,
     kick_data,
     kick_figures,
@@ -104,13 +105,13 @@ def _text(path: Path, text: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and write everything."""
-    options = collect.parser("LLM-KICK's tables, figures and verdicts of a study")
+    options = command.parser("LLM-KICK's tables, figures and verdicts of a study")
     options.add_argument("--format", default="png,pdf,svg", help="of figures: png, pdf, svg (default: all)")
     chosen = options.parse_args(argv)
     if chosen.source:
         raise collect.AnalysisError("--from: W&B holds no items, and these tests need them; valid is --store")
-    formats = collect.listed(chosen.format, "format", pareto.FORMATS)
-    study = kick_data.study(chosen.study, chosen.store, collect.read(chosen))
+    formats = command.listed(chosen.format, "format", pareto.FORMATS)
+    study = kick_data.study(chosen.study, chosen.store, command.read(chosen))
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
     paths = tables(study, folder, say) + figures(study, folder, formats, say)
     found = verdicts.verdicts(study)
@@ -125,4 +126,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, curves, outfile, style
+from analysis import collect, command, curves, outfile, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -213,18 +213,18 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the figures."""
-    options = collect.parser("Pareto plot and curves of a study")
+    options = command.parser("Pareto plot and curves of a study")
     options.add_argument(
         "--x", default="bytes", help="bytes (of the artifact on disk) or nominal (share kept)"
     )
     options.add_argument("--task", default="", help="tasks (default: all)")
     options.add_argument("--format", default="png,pdf,svg", help="png, pdf, svg (default: all three)")
     chosen = options.parse_args(argv)
-    x = collect.listed(chosen.x, "x", AXES)[0]
-    formats = collect.listed(chosen.format, "format", FORMATS)
+    x = command.listed(chosen.x, "x", AXES)[0]
+    formats = command.listed(chosen.format, "format", FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(collect.read(chosen), folder, formats, x, collect.listed(chosen.task))
+    return write(command.read(chosen), folder, formats, x, command.listed(chosen.task))
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from analysis import collect, pool
+from analysis import collect, command, pool
 from crunchmark.paired import LEVEL, MARGIN, ratio_variance
 from crunchmark.store import Store
 
@@ -122,7 +122,7 @@ def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description="How many items tell a match from a fail")
     options.add_argument("study", nargs="?", default="", help="a study, for what its undecided cells need")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
-    collect.mixed_option(options)
+    command.mixed_option(options)
     options.add_argument("--dense", type=float, help="the parent's score")
     options.add_argument("--margin", type=float, default=MARGIN, help="relative loss that is allowed (0.05)")
     options.add_argument("--discordant", type=float, default=0.1, help="share of 0/1 items that flip (0.1)")
@@ -151,7 +151,7 @@ def _planned(options: argparse.Namespace) -> Table:
 
 def _studied(options: argparse.Namespace) -> Table:
     """A line per undecided cell."""
-    data = collect.select(collect.read(options))
+    data = collect.select(command.read(options))
     collect.check_protocols(data)
     found = needs(pool.pooled(Store(options.store), options.study, data), options.power)
     title = f"{options.study}: items to decide, power {options.power:g}"
@@ -173,4 +173,4 @@ def _count(items: float, there: float = 0) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from analysis import collect
+from analysis import collect, command
 from crunchmark.store import Row, Store
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment" / "reproduce"
@@ -124,4 +124,4 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import collect, outfile, pareto, style
+from analysis import collect, command, outfile, pareto, style
 from crunchmark.store import Store
 
 if TYPE_CHECKING:
@@ -143,15 +143,15 @@ def write(table: pd.DataFrame, folder: Path, formats: Sequence[str] = ("png",)) 
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the plans."""
-    options = collect.parser("Heat map of what each layer of a study's cells keeps")
+    options = command.parser("Heat map of what each layer of a study's cells keeps")
     options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
     chosen = options.parse_args(argv)
     if chosen.source:
         raise collect.AnalysisError(f"--from={chosen.source!r}: plans are in the store only; valid: --store")
-    formats = collect.listed(chosen.format, "format", pareto.FORMATS)
+    formats = command.listed(chosen.format, "format", pareto.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(shares(collect.read(chosen), Store(Path(chosen.store))), folder, formats)
+    return write(shares(command.read(chosen), Store(Path(chosen.store))), folder, formats)
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

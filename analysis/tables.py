@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, outfile, protocols, style
+from analysis import collect, command, outfile, protocols, style
 from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
@@ -240,16 +240,16 @@ def write(
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and write the tables."""
-    options = collect.parser("LLM-KICK style tables of a study")
+    options = command.parser("LLM-KICK style tables of a study")
     options.add_argument("--format", default="md,tex,csv", help="md, tex, csv (default: all three)")
     options.add_argument("--metric", default="", help="metrics, or all (default: the headline of each task)")
     options.add_argument("--task", default="", help="tasks (default: all)")
     chosen = options.parse_args(argv)
-    formats = collect.listed(chosen.format, "format", FORMATS)
+    formats = command.listed(chosen.format, "format", FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "tables")
-    metrics, tasks = collect.listed(chosen.metric), collect.listed(chosen.task)
-    return write(collect.read(chosen), folder, formats, metrics, tasks)
+    metrics, tasks = command.listed(chosen.metric), command.listed(chosen.task)
+    return write(command.read(chosen), folder, formats, metrics, tasks)
 
 
 if __name__ == "__main__":
-    sys.exit(collect.run(main))
+    sys.exit(command.run(main))

@@ -20,7 +20,7 @@ _HOME = {
     "families": "ROLES",
     "projected": "Centred Projected directions",
     "rounding": "check_grid grids round_to value_of",
-    "ladders": "Level around goal_of leading levels",
+    "ladders": "Level around entropic goal_of leading levels magnitudes per_block",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
@@ -28,7 +28,7 @@ _HOME = {
     "calib": "Calibration",
     "walk": "evaluating",
     "seeds": "seed_of",
-    "checks": "flag number one_of positive shares whole",
+    "checks": "flag fraction number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
     "shrunk": "Shrinker best",
     "dropped": "Dropper Unit Without without",
@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from crunchmark.budget import dense_bytes as dense_bytes
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
+    from crunchmark.checks import fraction as fraction
     from crunchmark.checks import number as number
     from crunchmark.checks import one_of as one_of
     from crunchmark.checks import positive as positive
+    from crunchmark.checks import several as several
     from crunchmark.checks import shares as shares
     from crunchmark.checks import whole as whole
     from crunchmark.clusters import kmeans as kmeans
@@ -80,9 +82,12 @@ if TYPE_CHECKING:
     from crunchmark.interface import Trial as Trial
     from crunchmark.ladders import Level as Level
     from crunchmark.ladders import around as around
+    from crunchmark.ladders import entropic as entropic
     from crunchmark.ladders import goal_of as goal_of
     from crunchmark.ladders import leading as leading
     from crunchmark.ladders import levels as levels
+    from crunchmark.ladders import magnitudes as magnitudes
+    from crunchmark.ladders import per_block as per_block
     from crunchmark.linalg import Factor as Factor
     from crunchmark.linalg import Spectrum as Spectrum
     from crunchmark.linalg import calibrated_error as calibrated_error

@@ -59,7 +59,9 @@ def saved_plan(path: str | None) -> Plan:
     Raises:
         ValueError: there is none, or it gives a layer no number of bytes.
     """
-    file = resolve(path or "")
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"allocate.path={path!r} names no file; valid: {PLANS}")
+    file = resolve(path)
     if not file.is_file():
         raise ValueError(f"allocate.path={path!r} does not exist; valid: {PLANS}")
     try:

@@ -1,7 +1,8 @@
 """Small checks of what users give, and errors in one line."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class Malformed(ValueError):
@@ -43,26 +44,47 @@ def positive(field: str, value: object) -> None:
         raise ValueError(f"{field}={value!r} is out of range; valid: a number above 0")
 
 
-def fraction(field: str, value: object) -> None:
+def fraction(field: str, value: object, zero: bool = False, one: bool = False) -> None:
     """Check a share of something.
+
+    Args:
+        field: the option.
+        value: what it is.
+        zero: whether nothing is a share too.
+        one: whether all of it is one too.
 
     Raises:
         ValueError: it is no number, or not above 0 and below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ValueError(f"{field}={value!r} is out of range; valid: 0 < share < 1")
+    inside = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    if not inside or (value == 0 and not zero) or (value == 1 and not one):
+        raise ValueError(
+            f"{field}={value!r} is out of range; "
+            f"valid: 0 {'<=' if zero else '<'} share {'<=' if one else '<'} 1"
+        )
 
 
-def shares(field: str, values: Iterable[object]) -> tuple[float, ...]:
+def several(field: str, values: object) -> tuple[Any, ...]:
+    """Return the entries of a list.
+
+    Raises:
+        ValueError: it is no list.
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f"{field}={values!r} is no list; valid: as [{values}]")
+    return tuple(values)
+
+
+def shares(field: str, values: object) -> tuple[float, ...]:
     """Return the shares.
 
     Raises:
-        ValueError: there are none, or one is no number between 0 and 1.
+        ValueError: it is no list, there are none, or one is no number between 0 and 1.
     """
-    found = tuple(values)
-    if not found or not all(type(v) in (int, float) and 0 < v < 1 for v in found):  # type: ignore[operator]
+    found = several(field, values)
+    if not found or not all(type(v) in (int, float) and 0 < v < 1 for v in found):
         raise ValueError(f"{field}={list(found)} is out of range; valid: numbers between 0 and 1")
-    return found  # type: ignore[return-value]
+    return found
 
 
 def flag(field: str, value: object) -> None:

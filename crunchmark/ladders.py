@@ -3,12 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 
 import torch
 from torch import Tensor
 
 from crunchmark.budget import dense_bytes
 from crunchmark.interface import Trial
+from crunchmark.stats import InputNorm
 
 Shapes = Mapping[str, tuple[int, int]]
 SLACK = 1e-6  # bytes and weights are whole numbers; sums of shares of them are not
@@ -40,6 +42,35 @@ def levels(trial: Trial, layers: Shapes, unit: Sequence[str], shares: Iterable[f
 
 def _below(sizes: Sequence[float], share: float) -> float:
     return sizes[max(0, bisect_right(sizes, share + 1e-9) - 1)]
+
+
+def magnitudes(trial: Trial, names: Sequence[str]) -> Tensor:
+    """|W| * ||x|| of all weights of these layers, (weights,): what Wanda prunes by (arXiv:2306.11695)."""
+    found = [trial.layer(name) for name in names]
+    return torch.cat([(x.weight.abs() * x[InputNorm].value).flatten() for x in found])
+
+
+def per_block(trial: Trial, shares: Sequence[float]) -> dict[str, float]:
+    """One share for all layers of a block."""
+    return {n: share for names, share in zip(trial.blocks, shares, strict=True) for n in names}
+
+
+def entropic(scores: Sequence[float], mean: float, eps: float, cap: float) -> list[float]:
+    """Shares to remove: n mean softmax(-score / eps), at most cap (MoDeGPT, arXiv:2408.09632).
+
+    What lies above cap goes to the others; a mean above cap lifts it.
+    """
+    least, cap = min(scores), max(cap, mean)
+    pull = [exp((least - s) / eps) for s in scores]
+    full: set[int] = set()
+    while True:
+        left = len(pull) * mean - cap * len(full)
+        scale = left / max(1e-300, sum(p for i, p in enumerate(pull) if i not in full))
+        removed = [cap if i in full else scale * p for i, p in enumerate(pull)]
+        over = {i for i, value in enumerate(removed) if value > cap + 1e-12}
+        if not over:
+            return removed
+        full |= over
 
 
 def leading(gains: Mapping[str, Tensor], costs: Mapping[str, Tensor], goal: float) -> dict[str, int]:

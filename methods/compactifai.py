@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crunchmark import ROLES, Chain, Layer, Method, Room, TensorTrain, Term, one_of, spectrum
+from crunchmark import ROLES, Chain, Layer, Method, Room, TensorTrain, Term, one_of, several, spectrum
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CompactifAI(Method):
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
         one_of("method.cores", self.cores, (2, 3))
-        for role in self.exclude:
+        for role in several("method.exclude", self.exclude):
             one_of("method.exclude", role, ROLES)
 
     def leaves(self, role: str) -> bool:

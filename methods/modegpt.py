@@ -1,6 +1,6 @@
 """MoDeGPT: pairs of matrices share a smaller inner dimension (Lin et al., ICLR 2025, arXiv:2408.09632)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,10 @@ from crunchmark import (
     View,
     Weights,
     best,
+    entropic,
+    fraction,
     influence,
     number,
-    positive,
     rotary,
     weights_of,
 )
@@ -42,9 +43,7 @@ class MoDeGPT(ModelMethod):
         """Check what a config can get wrong."""
         number("method.eps", self.eps, 1e-6)
         number("method.ridge", self.ridge, 1e-12)
-        positive("method.cap", self.cap)
-        if self.cap > 1:
-            raise ValueError(f"method.cap={self.cap} is out of range; valid: above 0, at most 1")
+        fraction("method.cap", self.cap, one=True)
 
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:
@@ -69,17 +68,6 @@ class MoDeGPT(ModelMethod):
 
         narrower.each(calib, (Gram, InputMean), visit)
         narrower.done()
-
-
-def entropic(scores: Sequence[float], mean: float, eps: float, cap: float) -> list[float]:
-    """What each block loses: L mean softmax(-s / eps), at most cap; what is above goes to the others."""
-    free = torch.softmax(-torch.tensor(scores, dtype=torch.float64) / eps, 0)
-    lost, cap = len(scores) * mean * free, max(cap, mean)
-    for _ in scores:
-        over = lost >= cap
-        left = len(scores) * mean - cap * int(over.sum())
-        lost = torch.where(over, cap, left * free / free[~over].sum().clamp(min=1e-300))
-    return lost.tolist()
 
 
 def nystroem(down: Layer, count: int, ridge: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from crunchmark import Layer, Projected, Spectrum, directions, number
+from crunchmark import Layer, Projected, Spectrum, directions, fraction
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,7 @@ class WeLore(Projected):
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
         super().__post_init__()
-        number("method.min_ratio", self.min_ratio)
-        if self.min_ratio >= 1:
-            raise ValueError(f"method.min_ratio={self.min_ratio!r} is out of range; valid: 0 <= share < 1")
+        fraction("method.min_ratio", self.min_ratio, zero=True)
 
     def directions(self, layer: Layer) -> Spectrum:
         """Left singular vectors: no input is looked at."""

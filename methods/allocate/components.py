@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crunchmark import Allocator, Plan, Trial, dense_bytes, goal_of, whole
+from crunchmark import Allocator, Plan, Trial, dense_bytes, fraction, goal_of, whole
 
 MLP = ("gate", "up", "down")
 
@@ -27,8 +27,8 @@ class Components(Allocator):
         whole("allocate.skip_last", self.skip_last, least=0)
         given = {"attention": self.attention, "mlp": self.mlp}
         for name, value in given.items():
-            if value is not None and not (type(value) in (int, float) and 0 <= value < 1):
-                raise ValueError(f"allocate.{name}={value!r} is out of range; valid: 0 <= share < 1, or null")
+            if value is not None:
+                fraction(f"allocate.{name}", value, zero=True)
         if None not in given.values():
             raise ValueError(
                 f"allocate.attention={self.attention}, allocate.mlp={self.mlp} and budget do not all go "

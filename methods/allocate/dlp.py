@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
-from crunchmark import Allocator, InputNorm, Plan, Trial, around, number, one_of
+from crunchmark import (
+    Allocator,
+    InputNorm,
+    Plan,
+    Trial,
+    around,
+    fraction,
+    magnitudes,
+    number,
+    one_of,
+    per_block,
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,14 @@ class DLP(Allocator):
         """Check what a config can get wrong."""
         number("allocate.alpha", self.alpha)
         one_of("allocate.typical", self.typical, ("median", "mean"))
-        number("allocate.least", self.least)
+        fraction("allocate.least", self.least)
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """One share for all layers of a block."""
         sizes = []
         for names in trial.blocks:
-            found = [trial.layer(name) for name in names]
-            scores = torch.cat([(x.weight.abs() * x[InputNorm].value).flatten() for x in found])
+            scores = magnitudes(trial, names)
             sizes.append(float(scores.median() if self.typical == "median" else scores.mean()))
         importance = [1 - size / sum(sizes) for size in sizes]
         shares = around(trial.share, importance, self.alpha, self.least)
-        keeps = {n: share for names, share in zip(trial.blocks, shares, strict=True) for n in names}
-        return trial.fit(keeps, typical=sizes)
+        return trial.fit(per_block(trial, shares), typical=sizes)

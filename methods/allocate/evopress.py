@@ -15,6 +15,7 @@ from crunchmark import (
     levels,
     one_of,
     seed_of,
+    several,
     whole,
 )
 
@@ -88,7 +89,7 @@ class EvoPress(Allocator):
         for name in ("generations", "offspring", "flips", "steps"):
             whole(f"allocate.{name}", vars(self)[name], least=int(name != "generations"))
         for name in ("samples", "survivors"):
-            object.__setattr__(self, name, tuple(vars(self)[name]))
+            object.__setattr__(self, name, several(f"allocate.{name}", vars(self)[name]))
             for value in vars(self)[name]:
                 whole(f"allocate.{name}", value)
         if not self.samples or len(self.samples) != len(self.survivors) or self.survivors[-1] != 1:

@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
-from crunchmark import Allocator, InputNorm, Plan, Trial, around, number, positive
+from crunchmark import (
+    Allocator,
+    InputNorm,
+    Plan,
+    Trial,
+    around,
+    fraction,
+    magnitudes,
+    number,
+    per_block,
+    positive,
+)
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,13 @@ class OWL(Allocator):
         """Check what a config can get wrong."""
         number("allocate.lam", self.lam)
         positive("allocate.threshold", self.threshold)
-        number("allocate.least", self.least)
+        fraction("allocate.least", self.least)
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """One share for all layers of a block."""
         outliers = []
         for names in trial.blocks:
-            found = [trial.layer(name) for name in names]
-            scores = torch.cat([(x.weight.abs() * x[InputNorm].value).flatten() for x in found])
+            scores = magnitudes(trial, names)
             outliers.append(float((scores > self.threshold * scores.mean()).double().mean()))
         shares = around(trial.share, outliers, self.lam, self.least)
-        keeps = {n: share for names, share in zip(trial.blocks, shares, strict=True) for n in names}
-        return trial.fit(keeps, outliers=outliers)
+        return trial.fit(per_block(trial, shares), outliers=outliers)

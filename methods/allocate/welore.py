@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from crunchmark import Allocator, Plan, Trial, directions, goal_of, leading, number
+from crunchmark import Allocator, Plan, Trial, directions, fraction, goal_of, leading
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WeLore(Allocator):
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        number("allocate.least_cut", self.least_cut)
+        fraction("allocate.least_cut", self.least_cut, zero=True)
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """Scan the breakpoints, the normalised values themselves, downward."""

@@ -4,6 +4,9 @@
 import hashlib
 import math
 import random
+from collections import defaultdict
+
+from crunchmark.store import Store
 
 TASKS = {
     "nano_factoid": ("exact_match", 0.0, 0.97, 0.30),
@@ -80,3 +83,17 @@ def rows(study="demo", methods=METHODS, budgets=BUDGETS, tasks=TASKS, seeds=(0,)
                 else:
                     out += scores(facts, METHODS[method], tasks, rng)
     return out
+
+
+def put(root, study, rows):
+    store, cells = Store(root), defaultdict(list)
+    for row in rows:
+        cells[row["cell"]].append(row)
+    for key, group in cells.items():
+        measured = [row for row in group if "task" in row]
+        facts = {name: value for name, value in group[0].items() if name not in ("task", "metric")}
+        if measured:
+            del facts["state"]
+        store.put_cell(study, key, facts)
+        for row in measured:
+            store.put_task(study, key, row["task"], {"rows": [row], "seconds": 1.5})

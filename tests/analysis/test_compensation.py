@@ -5,7 +5,7 @@ import math
 import pytest
 import synthetic_study
 
-from analysis import collect, compensation
+from analysis import collect, command, compensation
 
 EORA = "methods.compensate.eora.EoRA"
 CALIB = {"n": 8, "source": "builtin"}
@@ -62,7 +62,7 @@ def test_other_tokens_are_not_compared_and_a_plain_cell_without_data_is():
 
 def test_the_command_writes_the_table_and_a_figure_per_task(tmp_path, capsys, store_rows):
     store_rows(tmp_path / "results", "demo", study(seeds=(0,)))
-    assert collect.run(compensation.main, ["demo", "--store", str(tmp_path / "results")]) == 0
+    assert command.run(compensation.main, ["demo", "--store", str(tmp_path / "results")]) == 0
     names = [path.rpartition("/")[2] for path in capsys.readouterr().out.split()]
     assert names == ["compensation.csv", "compensation_factoid.png", "compensation_ppl.png"]
     figure = tmp_path / "results/demo/figures/compensation_ppl.png"

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import synthetic_study
 
-from analysis import collect, curves, pareto, style
+from analysis import collect, command, curves, pareto, style
 
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
 def test_the_command_writes_every_format(root, capsys):
-    assert collect.run(pareto.main, ["demo", "--store", str(root)]) == 0
+    assert command.run(pareto.main, ["demo", "--store", str(root)]) == 0
     paths = capsys.readouterr().out.split()
     assert len(paths) == 6
     for path in paths:

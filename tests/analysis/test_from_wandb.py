@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from analysis import collect, tables
+from analysis import collect, command, tables
 from crunchmark import track
 
 WHERE = "wandb:me/crunch"
@@ -158,6 +158,6 @@ def test_the_command_says_one_line_without_a_key(monkeypatch, capsys):
         raise ValueError("No API key configured")
 
     monkeypatch.setattr("wandb.Api", keyless)
-    assert collect.run(tables.main, ["demo", "--from", WHERE]) == 2
+    assert command.run(tables.main, ["demo", "--from", WHERE]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --from='wandb:me/crunch': no answer from W&B (ValueError: No API key")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from kick_study import DENSE_BYTES, Maker, items
 
-from analysis import collect, kick, kick_data, kick_ours, kick_tables, render
+from analysis import collect, command, kick, kick_data, kick_ours, kick_tables, render
 
 FALLING = (1.0, 0.97, 0.8)
 AT = (0.1, 0.3, 0.5)
@@ -168,7 +168,7 @@ def test_a_study_without_dense_is_one_line(tmp_path, capsys):
     make = Maker(tmp_path, size=DENSE_BYTES)
     make.dense["nano_mcr"] = items("nano_mcr", 1.0)
     make.curve("magnitude", {"nano_mcr": FALLING}, budgets=AT)
-    assert collect.run(kick.main, ["demo", "--store", str(tmp_path)]) == 2
+    assert command.run(kick.main, ["demo", "--store", str(tmp_path)]) == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
     assert "model 'nano': study 'demo' has no dense cell" in said

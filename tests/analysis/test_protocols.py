@@ -2,10 +2,10 @@
 
 import pytest
 import synthetic_study
-from conftest import put
 from rich.console import Console
+from synthetic_study import put
 
-from analysis import collect, finish, kick, pareto, plan, protocols, tables
+from analysis import collect, command, finish, kick, pareto, plan, protocols, tables
 from crunchmark.store import Store
 
 NEW = "nano_ppl-v2"
@@ -35,8 +35,8 @@ def store(tmp_path, half):
 
 
 def test_a_half_redone_task_is_refused_with_both_ids_their_cells_and_the_remedy(store, capsys):
-    for command in (tables.main, pareto.main, kick.main):
-        assert collect.run(command, ["demo", "--store", store]) == 2
+    for main in (tables.main, pareto.main, kick.main):
+        assert command.run(main, ["demo", "--store", store]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "task 'nano_ppl'" in said
@@ -46,17 +46,17 @@ def test_a_half_redone_task_is_refused_with_both_ids_their_cells_and_the_remedy(
 
 
 def test_items_are_not_planned_from_two_protocols(store, capsys):
-    assert collect.run(plan.main, ["demo", "--store", store]) == 2
+    assert command.run(plan.main, ["demo", "--store", store]) == 2
     assert "rows mix protocols 'nano_ppl-v2'" in capsys.readouterr().err
 
 
 def test_tasks_of_one_protocol_are_shown_beside_a_mixed_one(store):
-    assert collect.run(tables.main, ["demo", "--store", store, "--task", "factoid"]) == 0
+    assert command.run(tables.main, ["demo", "--store", store, "--task", "factoid"]) == 0
 
 
 def test_the_cells_can_be_left_out_and_it_is_said(store, tmp_path, capsys):
     out = ["demo", "--store", store, "--out", str(tmp_path), "--format", "md", "--mixed", "drop"]
-    assert collect.run(tables.main, out) == 0
+    assert command.run(tables.main, out) == 0
     line = "protocols 'nano_ppl-v2' (3 cells, with dense) and 'nano_ppl-v1' (2 cells); left out are those"
     page = (tmp_path / "quality.md").read_text()
     assert line in page
@@ -66,7 +66,7 @@ def test_the_cells_can_be_left_out_and_it_is_said(store, tmp_path, capsys):
 
 
 def test_a_wrong_choice_is_one_line(store, capsys):
-    assert collect.run(tables.main, ["demo", "--store", store, "--mixed", "keep"]) == 2
+    assert command.run(tables.main, ["demo", "--store", store, "--mixed", "keep"]) == 2
     assert capsys.readouterr().err == "error: --mixed='keep': valid: refuse, drop\n"
 
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from analysis import collect, rooms
+from analysis import collect, command, rooms
 from crunchmark.store import Store
 
 TARGET = "methods.allocate.{}.X"
@@ -30,7 +30,7 @@ def test_shares_and_a_figure_per_study(tmp_path, capsys):
     put(tmp_path, "a" * 32)
     put(tmp_path, "b" * 32, {"_target_": TARGET.format("greedy"), "relative": True})
     put(tmp_path, "c" * 32, budget=0.0)
-    assert collect.run(rooms.main, ["s", "--store", str(tmp_path)]) == 0
+    assert command.run(rooms.main, ["s", "--store", str(tmp_path)]) == 0
     csv, png = capsys.readouterr().out.split()
     table = pd.read_csv(csv)
     assert list(table.columns) == list(rooms.COLUMNS)
@@ -45,7 +45,7 @@ def test_shares_and_a_figure_per_study(tmp_path, capsys):
 
 def test_cells_that_do_not_say_shapes_are_one_line(tmp_path, capsys):
     put(tmp_path, "a" * 32, shapes=False)
-    assert collect.run(rooms.main, ["s", "--store", str(tmp_path)]) == 2
+    assert command.run(rooms.main, ["s", "--store", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: plan: no cell of the study")
 
 

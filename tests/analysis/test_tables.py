@@ -5,7 +5,7 @@ import math
 import pytest
 import synthetic_study
 
-from analysis import collect, outfile, render, tables
+from analysis import collect, command, outfile, render, tables
 
 
 def body(text):
@@ -131,7 +131,7 @@ def test_exploded_and_missing_numbers_are_printed(rows):
 
 
 def test_the_command_writes_and_names_every_file(root, capsys):
-    assert collect.run(tables.main, ["demo", "--store", str(root)]) == 0
+    assert command.run(tables.main, ["demo", "--store", str(root)]) == 0
     paths = [line for line in capsys.readouterr().out.splitlines() if line]
     assert len(paths) == 6
     for name in ("quality", "size"):
@@ -150,7 +150,7 @@ def test_the_command_writes_and_names_every_file(root, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(root, capsys, options, message):
-    assert collect.run(tables.main, [*options, "--store", str(root)]) == 2
+    assert command.run(tables.main, [*options, "--store", str(root)]) == 2
     said = capsys.readouterr().err.strip()
     assert message in said
     assert "\n" not in said

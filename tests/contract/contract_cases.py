@@ -6,6 +6,7 @@ import importlib.util
 import tempfile
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from crunchmark import artifact
 from crunchmark.allocation import Uniform, equal_shares
-from crunchmark.budget import Plan
+from crunchmark.budget import Plan, Room, dense_bytes
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
 from crunchmark.edits import settle
@@ -192,3 +193,23 @@ def layers(family) -> list[Layer]:
     view = View(TINY.build(family))
     found = statistics(view, Calibration(TOKENS, batch=4), KINDS)
     return [Layer(s.name, s.weight(), found[s.name]) for s in view.sites(0)]
+
+
+EDIT_STEPS = {  # share of the weights that one step of a whole-model method takes
+    "slicegpt": 1e-12,
+    "shortgpt": 1 / 6,
+    "wanda_sp": 0.01,  # a channel
+    "flap": 0.01,
+    "modegpt": 0.02,  # a rotary pair
+}
+LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
+
+
+def leaves(term):
+    return [leaf for part in getattr(term, "terms", ()) for leaf in leaves(part)] or [type(term).__name__]
+
+
+def coarsest(case, shape):
+    """The widest gap between two sizes a layer can have, as a share of it."""
+    sizes = case.make().sizes(shape, Room(0, None, STORED))
+    return max(b - a for a, b in pairwise(sizes)) / dense_bytes(shape)

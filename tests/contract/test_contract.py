@@ -11,10 +11,12 @@ import torch
 from contract_cases import (
     BASE,
     BUDGETS,
+    EDIT_STEPS,
     EXTRA,
     EXTRA_FAMILIES,
     FAMILIES,
     LAYERWISE,
+    LOW_RANK,
     ROOT,
     SKIPPED,
     STORED,
@@ -22,10 +24,12 @@ from contract_cases import (
     WORKING,
     YAMLS,
     Case,
+    coarsest,
     config,
     dense_model,
     forget,
     layers,
+    leaves,
     logits,
     once,
     run,
@@ -187,32 +191,12 @@ def test_nominal_out_of_reach_names_what_is_within(case):
         run(case, caught.value.nearest + 0.005, "nominal")
 
 
-LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
-
-
-def leaves(term):
-    return [leaf for part in getattr(term, "terms", ()) for leaf in leaves(part)] or [type(term).__name__]
-
-
 def kinds(case):
     return {leaf for t in once(case, 0.4).terms.values() for leaf in leaves(t)}
 
 
-EDIT_STEPS = {  # share of the weights that one step of a whole-model method takes
-    "slicegpt": 1e-12,
-    "shortgpt": 1 / 6,
-    "wanda_sp": 0.01,  # a channel
-    "flap": 0.01,
-    "modegpt": 0.02,  # a rotary pair
-}
 NOMINAL = [(c, 0.5) for c in WORKING]
 NOMINAL += [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES and "exclude" not in dict(c.knobs)]
-
-
-def coarsest(case, shape):
-    """The widest gap between two sizes a layer can have, as a share of it."""
-    sizes = case.make().sizes(shape, Room(0, None, STORED))
-    return max(b - a for a, b in pairwise(sizes)) / dense_bytes(shape)
 
 
 @pytest.mark.parametrize(("case", "budget"), NOMINAL, ids=str)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_trial import Toy
 
-from crunchmark import Room, around, dense_bytes
+from crunchmark import Room, around, dense_bytes, entropic
 from crunchmark.allocation import Plan, fit
 from crunchmark.terms import NM, Quantised
 from methods.allocate.components import Components
@@ -81,7 +81,7 @@ def test_shares_around_a_mean_keep_it():
 @pytest.mark.parametrize(("mean", "eps"), [(0.3, 0.1), (0.3, 1e3), (0.6, 0.05), (0.9, 0.1)])
 def test_entropic_keeps_the_mean_and_falls_with_influence(mean, eps):
     influence = [0.4, 0.05, 0.2, 0.21]
-    phi = Entropic(eps=eps).removed(influence, mean)
+    phi = entropic(influence, mean, eps, cap=0.8)
     assert sum(phi) / 4 == pytest.approx(mean, abs=1e-9)
     assert max(phi) <= max(0.8, mean) + 1e-9
     ranked = sorted(range(4), key=influence.__getitem__)
@@ -148,6 +148,9 @@ BAD = [
     (Components, {"skip_last": -1}, "skip_last=-1"),
     (Greedy, {"relative": "yes"}, "relative='yes'"),
     (WeLore, {"least_cut": -1}, "least_cut=-1"),
+    (WeLore, {"least_cut": 1}, "least_cut=1"),
+    (OWL, {"least": 2}, "least=2"),
+    (DLP, {"least": 0}, "least=0"),
     (OWL, {"lam": -0.1}, "lam=-0.1"),
     (OWL, {"threshold": 0}, "threshold=0"),
     (DLP, {"typical": "mode"}, "typical='mode'"),
@@ -157,11 +160,14 @@ BAD = [
     (LGreCo, {"buckets": 0}, "buckets=0"),
     (STRS, {"ratios": []}, "ratios="),
     (STRS, {"samples": 0}, "samples=0"),
+    (LGreCo, {"shares": 0.5}, "shares=0.5 is no list"),
+    (EvoPress, {"samples": 2}, "samples=2 is no list"),
     (EvoPress, {"offspring": 0}, "offspring=0"),
     (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
     (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
     (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
-    (Replay, {}, "path=None does not exist"),
+    (Replay, {}, "path=None names no file"),
+    (Replay, {"path": 3}, "path=3 names no file"),
     (Replay, {"path": "nowhere.json"}, "path='nowhere.json' does not exist"),
 ]
 

@@ -8,11 +8,12 @@ from crunchmark.allocation import equal_shares
 from crunchmark.calib import Calibration
 from crunchmark.heads import by_role, heads_of
 from crunchmark.interface import Layer, Skip
+from crunchmark.ladders import entropic
 from crunchmark.modular import Weights, fold_values, install, rebuild, rotary, weights_of
 from crunchmark.modules import Narrower
 from crunchmark.stats import Gram, InputMean
 from crunchmark.view import View
-from methods.modegpt import MoDeGPT, energies, entropic, nystroem, selected, values
+from methods.modegpt import MoDeGPT, energies, nystroem, selected, values
 
 BF16 = torch.bfloat16
 WORKING = ["llama", "llama_gqa", "mistral", "qwen2", "opt", "gpt2", "gpt_neox", "gpt_neox_seq", "phi"]

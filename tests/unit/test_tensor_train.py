@@ -155,4 +155,6 @@ def test_knobs_are_checked_and_told():
         CompactifAI(cores=4)
     with pytest.raises(ValueError, match=r"method.exclude='downs' is unknown; valid: .*down"):
         CompactifAI(exclude=["downs"])
+    with pytest.raises(ValueError, match=r"method.exclude='down' is no list; valid: as \[down\]"):
+        CompactifAI(exclude="down")
     assert CompactifAI().compress(Layer("x", W), Room(800)).setting == "2 cores"
