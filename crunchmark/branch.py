@@ -52,7 +52,7 @@ class Branch(Compensator):
             return term
         metric = self.metric(layer)
         if metric is not None and term.shift() is not None:
-            metric = metric - _constant(layer)  # the shift makes up for what the mean loses
+            metric = metric - layer[InputMean].outer  # the shift makes up for what the mean loses
         found = leading(lost, metric, self._rank(layer.shape, room))
         basis = found.basis.float()  # (out, r)
         low = _balanced(basis, basis.T @ lost, room)
@@ -61,12 +61,6 @@ class Branch(Compensator):
         both = Sum([term, low]).noted(**term.notes, rank=low.rank, solver=found.solver, missed=found.missed)
         both.setting = term.setting
         return both
-
-
-def _constant(layer: Layer) -> Tensor:
-    """What the mean m of n inputs has in X^T X, n m m^T, (in, in) float64."""
-    mean = layer[InputMean]
-    return mean.sums.outer(mean.sums) / max(1, mean.tokens)
 
 
 def _balanced(b: Tensor, a: Tensor, room: Room) -> LowRank:

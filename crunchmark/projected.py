@@ -29,8 +29,7 @@ def directions(layer: Layer, metric: str) -> Spectrum:
 
 def _centred(layer: Layer) -> Tensor:
     """The Gram about the mean of the inputs."""
-    gram, mean = layer[Gram], layer[InputMean].value.double()  # mean (in,)
-    return gram.value - gram.tokens * mean.outer(mean)  # (in, in)
+    return layer[Gram].value - layer[InputMean].outer  # (in, in)
 
 
 METRICS: Mapping[str, Callable[[Layer], Tensor | None]] = {

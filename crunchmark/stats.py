@@ -128,6 +128,11 @@ class InputMean(Stat):
         return (self.sums / max(1, self.tokens)).float()
 
     @property
+    def outer(self) -> Tensor:
+        """(in, in), float64: n m m^T, what the mean has in X^T X."""
+        return self.sums.outer(self.sums) / max(1, self.tokens)
+
+    @property
     def absolute(self) -> Tensor:
         """(in,), float32: the mean of |x_j|."""
         return (self.absolutes / max(1, self.tokens)).float()
