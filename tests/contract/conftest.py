@@ -1,4 +1,4 @@
-"""Every method meets every family in the whole suite; the quick loop takes two that differ most."""
+"""The whole suite: every method, variant and family. The quick loop: defaults on two families."""
 
 import pytest
 
@@ -6,9 +6,11 @@ QUICK = {"llama_gqa", "gpt2"}
 
 
 def pytest_collection_modifyitems(items):
-    """Cases of the other families are slow."""
+    """Cases of the other families, and those with knobs turned, are slow."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        family = params.get("family") or getattr(params.get("case"), "family", None)
-        if "/contract/" in item.path.as_posix() and family is not None and family not in QUICK:
+        case = params.get("case")
+        family = params.get("family") or getattr(case, "family", None)
+        other = family is not None and family not in QUICK
+        if "/contract/" in item.path.as_posix() and (other or getattr(case, "knobs", ())):
             item.add_marker(pytest.mark.slow)

@@ -40,6 +40,7 @@ def value(task, nano, metric="perplexity"):
     return aggregate(task.run(*nano), task.metrics())[metric].value
 
 
+@pytest.mark.slow
 def test_full_windows_give_what_another_implementation_gives(nano):
     task = Perplexity(path="tasks/nano/data/ppl.txt", window=256, limit=62)
     ids = nano[1].encode((NANO / "data" / "ppl.txt").read_text(), add_special_tokens=False)

@@ -37,7 +37,8 @@ QUICK = {
     "components": {"attention": 0.3},
 }
 METHODS = (SVD, SVDLLM, Wanda, RTN)
-FAMILIES = ("llama_gqa", "gpt2", "gpt_neox")
+OTHERS = ("gpt2", "gpt_neox")
+FAMILIES = ("llama_gqa", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
 TOKENS = torch.randint(3, 64, (6, 12), generator=torch.Generator().manual_seed(2))
 CALIB = Calibration(TOKENS, batch=3)
 SHARED = Shared()
