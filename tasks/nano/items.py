@@ -17,6 +17,7 @@ from tasks.nano.world import RELATIONS, Subject, known_people, places, unseen_pe
 Item = dict[str, object]
 COUNT = 400
 DEPTHS, LENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0), (64, 128, 192, 256, 384, 500)
+REPEATS = 10  # of each depth and length
 BUCKETS = {"s": (64, 96), "m": (144, 192), "l": (256, 320)}  # tokens of a prompt to sum up, low to high
 HERE = Path(__file__).parent
 
@@ -130,11 +131,20 @@ def instruct() -> Iterable[Item]:
 
 
 def needle() -> Iterable[Item]:
-    """One fact at a depth of filler that fills the prompt up to a length in tokens."""
+    """One fact at a depth of filler that fills the prompt up to a length in tokens.
+
+    Lengths and depths take turns, so that the first items, those of a `limit`, are of all kinds.
+    """
+    made = list(_needles())
+    return [row for turn in range(REPEATS) for row in made[turn::REPEATS]]
+
+
+def _needles() -> Iterable[Item]:
+    """The same, from short to long and from the start to the end."""
     rng, strangers, number = seeded("items", "needle"), unseen_people("needle"), 0
     for length in LENGTHS:
         for depth in DEPTHS:
-            for _ in range(10):
+            for _ in range(REPEATS):
                 subject = next(strangers)
                 relation = rng.choice(list(RELATIONS))
                 hidden, question = tell(rng, subject, relation, by_name=True), ask(rng, subject, relation)

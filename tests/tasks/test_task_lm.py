@@ -52,7 +52,7 @@ def test_items_of_a_group_are_lm_evals_own_scores(nano, monkeypatch, tmp_path):
 def test_ids_extra_and_metrics(nano):
     task = LmEval("nano_needle", include=NANO, limit=8)
     items = list(task.run(*nano))
-    assert [item.id for item in items] == [f"nano_needle/needle-{i:04d}" for i in range(8)]
+    assert [item.id for item in items] == [f"nano_needle/needle-{10 * i:04d}" for i in range(8)]
     assert set(items[0].extra) == {"prediction", "target", "depth", "length"}
     metric = task.metrics()["exact_match"]
     assert (metric.kind, metric.higher_is_better, metric.chance) == ("mean", True, pytest.approx(0.0333))
