@@ -14,7 +14,7 @@ import pandas as pd
 from analysis import protocols
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
-from analysis.style import GONE, JUDGED, budget_name, known, short_task
+from analysis.style import GONE, JUDGED, budget_name, is_perplexity, known, short_task
 from crunchmark.store import Store
 
 COLUMNS = (
@@ -218,6 +218,15 @@ _FACTS = (
     *("value", "stderr", "dense", "chance", "n", "achieved_bytes", "achieved_nominal"),
     *("file_bytes", "dense_file_bytes", "coverage"),
 )
+
+
+def gain(both: pd.DataFrame) -> pd.Series:
+    """What `value` is better by than `value_plain`: in per cent of perplexity, in points of other scores."""
+    ppl = [is_perplexity(t, m) for t, m in zip(both["task"], both["metric"], strict=True)]
+    sign = np.where(both["higher_is_better"], 1.0, -1.0)
+    points = 100 * sign * (both["value"] - both["value_plain"])
+    logs = 100 * np.log(both["value_plain"].where(ppl, 1.0) / both["value"].where(ppl, 1.0))
+    return logs.where(ppl, points)
 
 
 def gone(data: pd.DataFrame) -> pd.DataFrame:

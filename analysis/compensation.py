@@ -49,7 +49,7 @@ def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
             "study: no repaired cell beside a plain one of the same method, budget and seed; "
             "valid: a grid over compensate=none,eora"
         )
-    lines = both.copy().assign(gain=_gain(both)).groupby(POINT, sort=False)
+    lines = both.copy().assign(gain=collect.gain(both)).groupby(POINT, sort=False)
     made = lines[["gain", "scope_bytes", "scope_bytes_plain"]].mean()
     made["repaired"], made["plain"] = lines["value"].mean(), lines["value_plain"].mean()
     made["seeds"], made["agree"] = lines.size(), lines["gain"].agg(lambda g: len({*np.sign(g)}) == 1)
@@ -69,15 +69,6 @@ def _told(config: Any) -> dict[str, str]:
         "tokens": "" if tokens is None else json.dumps(tokens, sort_keys=True, default=str),
         "base": json.dumps(config, sort_keys=True, default=str),
     }
-
-
-def _gain(both: pd.DataFrame) -> pd.Series:
-    """What each repaired cell is better by than its plain one."""
-    ppl = [style.is_perplexity(t, m) for t, m in zip(both["task"], both["metric"], strict=True)]
-    sign = np.where(both["higher_is_better"], 1.0, -1.0)
-    points = 100 * sign * (both["value"] - both["value_plain"])
-    logs = 100 * np.log(both["value_plain"].where(ppl, 1.0) / both["value"].where(ppl, 1.0))
-    return logs.where(ppl, points)
 
 
 def draw(lines: pd.DataFrame) -> Figure:

@@ -24,7 +24,7 @@ FORMATS = ("png", "pdf", "svg")
 AXES = ("bytes", "nominal")
 MARGIN = 0.05
 CAP = 30.0  # a perplexity beyond this multiple of dense is drawn at the edge
-_GOLD = "#F2C94C"
+GOLD = "#F2C94C"
 
 
 def chosen_points(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
@@ -44,8 +44,8 @@ def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure
     tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
     labels = [label for label in dict.fromkeys(points["label"]) if label != "dense"]
     looks = style.looks(labels)
-    made = style.panels(len(tasks), entries=len(labels) + 4)
-    points, unit = _with_x(points, x)
+    made = style.panels(len(tasks), entries=len(labels) + 4, letters=max(map(len, labels), default=0))
+    points, unit = with_x(points, x)
     for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
         blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
@@ -65,7 +65,7 @@ def _absent(names: list[str]) -> str:
     return f"Not drawn (no such cell): {', '.join(names[:4])}{more}."
 
 
-def _with_x(points: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
+def with_x(points: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
     """The x column and its label, in the unit that suits the dense file."""
     if x == "nominal":
         kept = 1 - points["achieved_nominal"].where(points["state"] != "dense", 0.0)
@@ -141,9 +141,9 @@ def frontier(points: pd.DataFrame, higher: bool) -> pd.DataFrame:
 def _frontier(axis: Axes, points: pd.DataFrame, higher: bool) -> None:
     """Haloes behind the points of the frontier, joined by a staircase."""
     best = frontier(points, higher)
-    axis.step(best["x"], best["value"], where="post", color=_GOLD, lw=1.1, zorder=1.5)
+    axis.step(best["x"], best["value"], where="post", color=GOLD, lw=1.1, zorder=1.5)
     axis.plot(
-        best["x"], best["value"], "o", ms=10, mfc=_GOLD, mec="none", alpha=0.6, zorder=2, label="frontier"
+        best["x"], best["value"], "o", ms=10, mfc=GOLD, mec="none", alpha=0.6, zorder=2, label="frontier"
     )
 
 

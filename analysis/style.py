@@ -35,6 +35,7 @@ GONE = ("unreachable", "skipped", "failed")
 _KNOWLEDGE = re.compile(r"factoid|mcr|mmlu|trivia|freebase|closed|arc_|nq_|webqs|boolq|sciq|openbookqa|fact")
 _CONTEXT = re.compile(r"icra|open_?book|summ|needle|squad|drop|longbench|ruler|niah|context|lambada")
 
+LETTER = 0.062  # inches of a legend's letter
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -175,11 +176,17 @@ def task_looks(tasks: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
 
 
 def panels(
-    count: int, columns: int = 4, entries: int = 0, shared: bool = False, between: float = 0.58
+    count: int,
+    columns: int = 4,
+    entries: int = 0,
+    shared: bool = False,
+    between: float = 0.58,
+    letters: int = 0,
 ) -> Panels:
     """Small multiples laid out in inches (no solver, no pyplot), with room for a legend of that many entries.
 
     Panels that share their y axis stand closer together; `between` is the height between two lines of them.
+    letters: of the longest entry, so that no line of the legend is wider than the figure.
     """
     from matplotlib.figure import Figure as NewFigure
 
@@ -187,8 +194,10 @@ def panels(
     lines = math.ceil(max(count, 1) / columns)
     inside = lines * columns > count and entries <= 15
     per_line = 6 if columns >= 4 else columns + 1
-    gap, foot = (0.2 if shared else 0.66), 0.62 + (0 if inside else 0.2 * math.ceil(entries / per_line))
+    gap = 0.2 if shared else 0.66
     width = 0.75 + 2.15 * columns + gap * (columns - 1) + 0.12
+    per_line = max(1, min(per_line, int(width / (0.75 + LETTER * letters))))
+    foot = 0.62 + (0 if inside else 0.2 * math.ceil(entries / per_line))
     height = 0.3 + 1.75 * lines + between * (lines - 1) + foot
     figure = NewFigure(figsize=(width, height))
     figure.subplots_adjust(

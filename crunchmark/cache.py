@@ -22,15 +22,20 @@ def key_of(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+CONTRACTS = ("builtins", "abc", "crunchmark.interface")  # what every class has; nothing is computed there
+
+
 def source_of(thing: object) -> str:
-    """sha256 of the source of the module a thing's class comes from: edited code is another key."""
-    return _source(type(thing).__module__)
+    """sha256 of the source of the modules its class and its bases come from: edited code is another key."""
+    homes = dict.fromkeys(base.__module__ for base in type(thing).__mro__)
+    return _source(tuple(home for home in homes if home not in CONTRACTS))
 
 
 @cache
-def _source(module: str) -> str:
+def _source(modules: tuple[str, ...]) -> str:
     """Read once per process: what is edited later is not what runs."""
-    return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
+    text = "".join(inspect.getsource(sys.modules[module]) for module in modules)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 SELDOM = 64  # parts of the bound, after each of which it is checked: other processes add as well

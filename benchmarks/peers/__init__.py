@@ -14,7 +14,7 @@ from benchmarks.peers.lowrank import asvd, strs, svd_llm
 from benchmarks.peers.pruning import magnitude, sparsegpt, wanda
 from benchmarks.peers.rounding import gptq, rtn
 from benchmarks.peers.slicing import slicegpt
-from benchmarks.peers.structured import flap
+from benchmarks.peers.structured import flap, wanda_sp
 
 __all__ = ["PEERS", "REPOSITORIES", "commit"]
 
@@ -30,6 +30,7 @@ PEERS: Mapping[str, tuple[str, Peer]] = {  # method or allocator -> its referenc
     "svd": ("SVD-LLM", svd_llm),
     "asvd": ("ASVD4LLM", asvd),
     "flap": ("FLAP", flap),
+    "wanda_sp": ("FLAP", wanda_sp),
     "strs": ("ASVD4LLM", strs),
     "welore": ("WeLore", welore),
     "evopress": ("EvoPress", evopress),

@@ -1,4 +1,4 @@
-"""Released code that deletes heads and channels: FLAP."""
+"""Released code that deletes heads and channels: FLAP, and the Wanda-sp of its repository."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,17 +27,12 @@ def flap(
         ValueError: query heads share keys and values, which the code knows nothing of.
     """
     prune, wrapper = load(reference, "FLAP", "lib.prune", "lib.layerwrapper")
-    config = model.config
-    if config.num_key_value_heads != config.num_attention_heads:
-        raise ValueError(
-            f"num_key_value_heads={config.num_key_value_heads}: FLAP's code has as many as query heads; "
-            f"valid: {config.num_attention_heads}"
-        )
+    wide = _head(model.config)
     for block in model.model.layers:
         for linear in (block.self_attn.o_proj, block.mlp.down_proj):
             linear.bias = nn.Parameter(torch.zeros(linear.out_features), requires_grad=False)
     args = SimpleNamespace(nsamples=len(ids), seed=0, metrics="WIFV", structure="AL-AM", pruning_ratio=ratio)
-    args.unstr, wide = False, config.head_dim
+    args.unstr = False
     gathered = wrapper.BiasGPT.add_batch
     with (
         as_then(model, ids.shape[1]),
@@ -51,6 +46,42 @@ def flap(
     ):
         prune.prune_flap(args, model, None, CPU)
     return model
+
+
+def wanda_sp(reference: Path, model: Any, ids: Tensor, ratio: float) -> Any:
+    """`prune_wanda_sp` of FLAP's repository; ratio is the share of heads and of channels that goes.
+
+    Written in, and replaced: a head is 128 wide, calibration is 2048 sequences, 128 of which are used.
+
+    Raises:
+        ValueError: query heads share keys and values, which the code knows nothing of.
+    """
+    (prune,) = load(reference, "FLAP", "lib.prune")
+    args, wide = (
+        SimpleNamespace(nsamples=len(ids), seed=0, pruning_ratio=ratio, unstr=False),
+        _head(model.config),
+    )
+    for block in model.model.layers:
+        block.self_attn.num_heads = model.config.num_attention_heads
+    with (
+        as_then(model, ids.shape[1]),
+        patch.object(prune, "get_loaders", lambda *_, **__: (batches(ids), None)),
+        constants(prune.prune_wanda_sp, {128: wide}),
+        constants(prune.compress, {128: wide}),
+        constants(prune.prepare_calibration_input, {2048: len(ids)}),
+    ):
+        prune.prune_wanda_sp(args, model, None, CPU)
+    return model
+
+
+def _head(config: Any) -> int:
+    """How wide a head is, where each has keys and values of its own."""
+    if config.num_key_value_heads != config.num_attention_heads:
+        raise ValueError(
+            f"num_key_value_heads={config.num_key_value_heads}: FLAP's code has as many as query heads; "
+            f"valid: {config.num_attention_heads}"
+        )
+    return int(config.head_dim)
 
 
 def _rooted(metric: Callable[..., Tensor]) -> Callable[..., Tensor]:

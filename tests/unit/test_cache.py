@@ -1,5 +1,6 @@
 """The cache: made once, whole or not there, bounded, never dropped while in use."""
 
+import inspect
 import multiprocessing as mp
 import os
 import signal
@@ -7,7 +8,8 @@ import time
 
 import pytest
 
-from crunchmark.cache import Cache, key_of
+from crunchmark.cache import Cache, _source, key_of, source_of
+from methods.svd import SVD
 
 FORK = mp.get_context("fork")
 
@@ -22,6 +24,18 @@ def fill(size=1000, name="data"):
 def test_keys_do_not_depend_on_order_but_on_every_value():
     assert key_of(a=1, b=2) == key_of(b=2, a=1)
     assert len({key_of(a=1, b=2), key_of(a=2, b=1), key_of(a="1", b=2), key_of(a=1)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "moves"),
+    [("crunchmark.projected", True), ("methods.svd", True), ("crunchmark.interface", False)],
+)
+def test_a_source_is_that_of_the_bases_too(monkeypatch, module, moves):
+    before, real = source_of(SVD()), inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda m: real(m) + "# edited" * (m.__name__ == module))
+    _source.cache_clear()
+    assert (source_of(SVD()) != before) is moves
+    _source.cache_clear()
 
 
 def test_made_once_and_found_again(tmp_path):

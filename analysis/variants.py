@@ -1,0 +1,203 @@
+"""What allocation, repair and knobs change: a panel per method, a line per variant, and what each gains.
+
+python -m analysis.variants STUDY [--task ...] [--x bytes|nominal] [--format png,pdf,svg] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analysis import collect, command, outfile, pareto, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLAIN = "defaults"
+KEYS = ["model", "method", "budget", "task", "metric"]
+COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+
+
+def split(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """The study's points with size `x`, its `unit`, and `variant`: what a label says beside its method."""
+    points, unit = pareto.with_x(pareto.chosen_points(data, tasks), x)
+    methods = data.drop_duplicates("label").set_index("label")["method"]
+    points["method"], points["unit"] = points["label"].map(methods), unit
+    told = [
+        label.removeprefix(method).strip()
+        for label, method in zip(points["label"], points["method"], strict=True)
+    ]
+    return points.assign(variant=[name or PLAIN for name in told])
+
+
+def gains(points: pd.DataFrame) -> pd.DataFrame:
+    """Per model, task, variant and budget: the median gain over the methods, and how many of them gain.
+
+    A gain is variant against defaults of one method at one budget: in per cent of perplexity
+    (100 ln(plain / variant)), in points of scores (100 times the difference); positive is better.
+    """
+    small = points[points["state"] != "dense"]
+    plain = small[small["variant"] == PLAIN]
+    both = small[small["variant"] != PLAIN].merge(plain, on=KEYS, suffixes=("", "_plain"))
+    if both.empty:
+        raise collect.AnalysisError(
+            "study: no method both at its defaults and in another way at one budget; "
+            "valid: a grid over allocate, compensate or knobs"
+        )
+    both["gain"] = collect.gain(both)
+    both["better"] = both["gain"] > 0
+    lines = both.groupby(["model", "task", "metric", "variant", "budget"], sort=False)
+    made = lines.agg(gain=("gain", "median"), better=("better", "sum"), methods=("method", "nunique"))
+    return made.reset_index()
+
+
+def draw(points: pd.DataFrame) -> Figure:
+    """One model and task: score over size, every method beside the frontier of the whole study."""
+    small = points[points["state"] != "dense"].dropna(subset=["x", "value"])
+    task, metric = points[["task", "metric"]].iloc[0]
+    higher = bool(points["higher_is_better"].iloc[0])
+    dense = float(points["dense"].dropna().mean())
+    limit = (
+        dense * pareto.CAP if not higher and dense > 0 else small["value"][np.isfinite(small["value"])].max()
+    )
+    small = small.assign(value=small["value"].clip(upper=limit))
+    methods, variants = (list(dict.fromkeys(small[name])) for name in ("method", "variant"))
+    variants = sorted(variants, key=lambda name: name != PLAIN)  # stable
+    columns = 5 if len(methods) > 8 else 4
+    made = style.panels(len(methods), columns, len(variants) + 3, shared=True)
+    best, judged = pareto.frontier(small, higher), bool((small["state"] != "measured").any())
+    for i, (axis, method) in enumerate(zip(made.axes, methods, strict=True)):
+        _panel(axis, small[small["method"] == method], variants, small, best)
+        pareto.levels(axis, dense, points["chance"].max(), higher, judged)
+        axis.set_title(method)
+        axis.set_xlim(small["x"].min() * 0.96, points["x"].max() * 1.03)
+        _limits(axis, small["value"], higher, dense)
+        axis.tick_params(labelleft=i % columns == 0)
+    name = metric.replace("_", " ") + (" (log, inverted)" if style.is_perplexity(task, metric) else "")
+    made.label(str(points["unit"].iloc[0]), f"{style.short_task(task)}: {name}")
+    made.legend([*variants, "frontier of all", "within 5 % of dense", "chance"])
+    return made.figure
+
+
+def _panel(
+    axis: Axes, own: pd.DataFrame, variants: list[str], rest: pd.DataFrame, best: pd.DataFrame
+) -> None:
+    """A method's lines in front of all other points; a repair is dashed, its allocator has the colour."""
+    axis.plot(rest["x"], rest["value"], ".", color="#D8D8D8", ms=3, zorder=1)
+    axis.step(
+        best["x"], best["value"], where="post", color=pareto.GOLD, lw=1.4, zorder=2, label="frontier of all"
+    )
+    bases = list(dict.fromkeys(_base(name) for name in variants))
+    for variant in variants:
+        line, repaired = own[own["variant"] == variant].sort_values("x"), _base(variant) != variant
+        colour = COLOURS[bases.index(_base(variant)) % len(COLOURS)]
+        axis.plot(
+            *(line["x"], line["value"]), label=variant, color=colour, zorder=4 if repaired else 3, lw=1.2,
+            marker="s" if repaired else "o", ms=3.6, linestyle="--" if repaired else "-",
+            markerfacecolor="white" if repaired else colour, markeredgecolor=colour, markeredgewidth=0.9,
+        )  # fmt: skip
+
+
+def _base(variant: str) -> str:
+    """The variant without its repair."""
+    return re.sub(r"\s*compensate=\S+.*", "", variant) or PLAIN
+
+
+def _limits(axis: Axes, values: pd.Series, higher: bool, dense: float) -> None:
+    """Shares from zero to one; what has no upper end logarithmic and turned over, so that up is better."""
+    if higher:
+        axis.set_ylim(-0.03, 1.06 if values.max() <= 1 else None)
+        return
+    axis.set_yscale("log")
+    low = min(values.min(), dense) if dense > 0 else values[values > 0].min()
+    axis.set_ylim(low * 0.9, values.max() * 1.15)
+    pareto.plain_log(axis)
+    axis.invert_yaxis()
+
+
+def markdown(points: pd.DataFrame, gained: pd.DataFrame) -> str:
+    """Tables of a model and task: gains of variants, then values, best of a method and budget bold."""
+    task, metric = points[["task", "metric"]].iloc[0]
+    perplexity, budgets = style.is_perplexity(task, metric), sorted(gained["budget"].unique())
+    unit = "% of perplexity" if perplexity else f"points of {metric.replace('_', ' ')}"
+    heads = [f"{100 * budget:g} %" for budget in budgets]
+    lines = [
+        f"## {style.short_task(task)}",
+        "",
+        f"Median gain over defaults, {unit}, and methods better:",
+        "",
+    ]
+    lines += [f"| variant | {' | '.join(heads)} |", f"| --- |{' --- |' * len(budgets)}"]
+    for variant, group in gained.groupby("variant", sort=False):
+        at = group.set_index("budget")
+        cells = [
+            f"{at.gain[b]:+.1f} ({at.better[b]} of {at.methods[b]})" if b in at.index else "–"
+            for b in budgets
+        ]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    lines += ["", f"| method | variant | {' | '.join(heads)} |", f"| --- | --- |{' --- |' * len(budgets)}"]
+    small = points[points["state"] != "dense"]
+    higher = bool(small["higher_is_better"].iloc[0])
+    best = small.groupby(["method", "budget"])["value"].agg("max" if higher else "min")
+    for (method, variant), group in small.groupby(["method", "variant"], sort=False):
+        found = {row.budget: row for row in group.itertuples()}
+        cells = []
+        for budget in budgets:
+            if (row := found.get(budget)) is None:
+                cells.append("–")
+                continue
+            text = style.number(row.value)
+            top = bool(np.isclose(row.value, best[method, budget]))
+            cells.append(f"{f'**{text}**' if top else text} {style.MARKS.get(row.state, '')}".strip())
+        lines.append(f"| {method} | {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(points: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """A figure for every model and task, one file with all tables, and the numbers."""
+    import matplotlib
+
+    gained, several = gains(points), points["model"].nunique() > 1
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, paths = [], [folder / "variants.csv"]
+    with outfile.whole(paths[0]) as temp:
+        gained.to_csv(temp, index=False)
+    with matplotlib.rc_context(style.RC):
+        for (model, task, metric), group in points.groupby(["model", "task", "metric"], sort=False):
+            own = gained[(gained["model"] == model) & (gained["task"] == task) & (gained["metric"] == metric)]
+            if own.empty or bool(collect.at_chance(group[group["state"] != "dense"]).any()):
+                continue  # dense itself has no skill there
+            name = "_".join(["variants", *([str(model)] if several else []), style.short_task(str(task))])
+            stem = folder / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+            paths += pareto.save(draw(group), stem, formats)
+            tables.append((f"# {model}\n\n" if several else "") + markdown(group, own))
+    paths.append(folder / "variants.md")
+    with outfile.whole(paths[-1]) as temp:
+        temp.write_text("\n".join(tables), encoding="utf-8")
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options, draw the figures, write the tables."""
+    options = command.parser("What variants of methods gain, and where they lie on the frontier")
+    options.add_argument(
+        "--x", default="bytes", help="bytes (of the artifact on disk) or nominal (share kept)"
+    )
+    options.add_argument("--task", default="", help="tasks (default: all)")
+    options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
+    chosen = options.parse_args(argv)
+    x = command.listed(chosen.x, "x", pareto.AXES)[0]
+    formats = command.listed(chosen.format, "format", pareto.FORMATS)
+    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
+    return write(split(command.read(chosen), x, command.listed(chosen.task)), folder, formats)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
