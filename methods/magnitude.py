@@ -23,6 +23,10 @@ class Magnitude(Method):
         """Of every n of a run; any size where none is set."""
         return NM.sizes(shape, room, self.run) if self.run else None
 
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """The bitmap."""
+        return Sparse.least(shape, room)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by absolute value."""
         score = layer.weight.abs()  # (out, in)

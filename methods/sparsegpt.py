@@ -33,6 +33,10 @@ class SparseGPT(Method):
         """Of every n of a run; any size where none is set."""
         return NM.sizes(shape, room, self.run) if self.run else None
 
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """The bitmap."""
+        return Sparse.least(shape, room)
+
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""
         return self._runs(layer, room) if self.run else self._blocks(layer, room)

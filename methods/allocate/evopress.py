@@ -97,6 +97,12 @@ class EvoPress(Allocator):
                 f"allocate.samples={list(self.samples)}, allocate.survivors={list(self.survivors)}; "
                 "valid: as many of one as of the other, and the last stage leaves 1"
             )
+        bounds = (self.offspring, *self.survivors)
+        if any(left > bound for left, bound in zip(self.survivors, bounds, strict=False)):
+            raise ValueError(
+                f"allocate.survivors={list(self.survivors)} of allocate.offspring={self.offspring}; "
+                "valid: in no stage more than before it"
+            )
         one_of("allocate.fitness", self.fitness, ("kl", "nll"))
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
