@@ -63,7 +63,8 @@ def saved_plan(path: str | None) -> Plan:
         raise ValueError(f"allocate.path={path!r} names no file; valid: {PLANS}")
     file = resolve(path)
     if not file.is_file():
-        raise ValueError(f"allocate.path={path!r} does not exist; valid: {PLANS}")
+        wrong = "is a folder" if file.is_dir() else "does not exist"
+        raise ValueError(f"allocate.path={path!r} {wrong}; valid: {PLANS}")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         return Plan.from_json(data.get("plan") or data.get("about", {}).get("plan") or data)

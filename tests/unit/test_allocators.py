@@ -162,13 +162,17 @@ BAD = [
     (STRS, {"samples": 0}, "samples=0"),
     (LGreCo, {"shares": 0.5}, "shares=0.5 is no list"),
     (EvoPress, {"samples": 2}, "samples=2 is no list"),
+    (EvoPress, {"samples": None}, "samples=None is no list; valid: as [a, b]"),
     (EvoPress, {"offspring": 0}, "offspring=0"),
+    (EvoPress, {"offspring": 1}, "survivors=[2, 1] of allocate.offspring=1"),
+    (EvoPress, {"samples": [1, 2, 3], "survivors": [2, 3, 1]}, "in no stage more than before it"),
     (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
     (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
     (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
     (Replay, {}, "path=None names no file"),
     (Replay, {"path": 3}, "path=3 names no file"),
     (Replay, {"path": "nowhere.json"}, "path='nowhere.json' does not exist"),
+    (Replay, {"path": "conf"}, "path='conf' is a folder"),
 ]
 
 
