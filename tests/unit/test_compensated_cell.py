@@ -41,7 +41,8 @@ def test_a_repair_that_looks_at_inputs_makes_its_cell_calibrated(make):
 def test_what_a_repair_leaves_nothing_of_is_unreachable(runner, make):
     (row,) = runner.run(repaired(make, Wanda(), EoRA(rank=999)))
     assert row["state"] == "unreachable"
-    assert row["nearest_budget"] == 0.0  # a branch of full rank is as large as the weight
+    assert row["nearest_budget"] is None  # a branch of full rank is as large as the weight
+    assert "no budget is within reach; valid: compensate.rank up to" in row["reason"]
 
 
 def test_a_method_of_the_whole_model_is_skipped_with_the_reason(runner, make):

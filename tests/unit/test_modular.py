@@ -195,7 +195,7 @@ def test_with_compressed_inputs_a_block_is_fitted_to_what_it_will_see(tiny, toke
     assert torch.equal(dense[0][1], found[0][1])  # nothing is compressed before it
     assert dense[1][1].shape != found[1][1].shape or not torch.equal(dense[1][1], found[1][1])
     half, whole = View(model), View(tiny(name))
-    half.model.get_submodule(half.family.blocks)[1] = whole.blocks[1]  # the narrowed block 0 before the dense block 1
+    half.model.get_submodule(half.family.blocks)[1] = whole.blocks[1]  # behind the narrowed one
     stats = statistics(half, Calibration(tokens), (Gram,))
     (gram,) = [stats[s.name][Gram].value for s in half.sites(1) if s.role == "down"]
     channels, down, weight = found[1]

@@ -21,6 +21,7 @@ from methods.allocate.replay import Replay
 from methods.compensate.eora import EoRA
 from methods.lr2vq import LR2VQ
 from methods.rtn import RTN
+from methods.shortgpt import ShortGPT
 from methods.svd import SVD
 from methods.vq import VQ
 from methods.wanda import Wanda
@@ -57,12 +58,29 @@ def out_of_reach(*args, **kwargs):
 
 @kinds
 @pytest.mark.parametrize("allocator", UNEQUAL, ids=lambda a: type(a).__name__)
-@pytest.mark.parametrize("repairer", [Nothing(), EoRA()], ids=["plain", "eora"])
+@pytest.mark.parametrize("repairer", [Nothing(), pytest.param(EoRA(), marks=pytest.mark.slow)])
 def test_the_nearest_budget_of_an_unequal_plan_is_reached_and_the_last(tiny, kind, allocator, repairer):
     nearest = out_of_reach(tiny, kind(), 0.99, allocator, repairer).nearest
     assert 0.1 < nearest < 0.99
     run(tiny, kind(), nearest, allocator, repairer)
     out_of_reach(tiny, kind(), nearest + 0.01, allocator, repairer)
+
+
+@pytest.mark.parametrize("allocator", [Greedy(), OWL()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("unit", ["block", "branch"])
+def test_one_unit_stays_when_no_plan_leaves_a_room_for_any(tiny, allocator, unit):
+    def left(budget):
+        view = View(tiny("llama_gqa", num_hidden_layers=4))
+        plan = equal_shares(view, budget, "bytes", "blocks", torch.bfloat16)
+        plan = allocate(allocator, ShortGPT(unit=unit), view, plan, CALIB, "four", SHARED)
+        compress(ShortGPT(unit=unit), view, plan, CALIB, "four", SHARED)
+        assert 0 < view.scope_bytes("blocks") <= plan.total
+        return len(view.blocks)
+
+    with pytest.raises(Unreachable) as caught:
+        left(0.99)
+    assert 0.7 < caught.value.nearest < 0.99
+    assert left(caught.value.nearest) == 1
 
 
 def test_blocks_that_stay_dense_stay_so_down_to_the_nearest_budget(tiny):
