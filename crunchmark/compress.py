@@ -35,13 +35,18 @@ def compress(
         Skip: the combination can not work.
     """
     if isinstance(method, ModelMethod):
-        if repairer is not None and repairer != Nothing():
-            raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
+        _check_repair(method, repairer)
         method.compress(view, plan, calib)
         return {}
     maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())
     with _advised(maker, view, plan):
         return Layerwise(maker, view, plan).run()
+
+
+def _check_repair(method: Method | ModelMethod, repairer: Compensator | None) -> None:
+    """Raise Skip where a repair is asked of a method that leaves nothing to repair."""
+    if isinstance(method, ModelMethod) and repairer not in (None, Nothing()):
+        raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
 
 
 @contextmanager
@@ -70,8 +75,9 @@ def allocate(
     """The plan of an allocator for a method, from one of equal shares; the model is left as it was.
 
     Raises:
-        Skip: the method decides itself what to take where, or has no single layers to try.
+        Skip: the method decides itself what to take where, has no single layers to try, or none to repair.
     """
+    _check_repair(method, repairer)  # before a search that nobody would use
     tried: Method | None = method if isinstance(method, Method) else method.likeness
     if isinstance(method, ModelMethod) and allocator != Uniform():
         name = type(method).__name__

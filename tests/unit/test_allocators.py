@@ -136,8 +136,10 @@ def test_components_leave_the_rest_to_the_other():
     keeps = Toy(ALIKE, 0.7, roles=roles).give(Components(attention=0.1))
     assert keeps == {"a": 0.9, "b": pytest.approx(0.6), "c": pytest.approx(0.6)}
     assert Toy(ALIKE, 0.7, roles=roles).give(Components(skip_first=1))["a"] == 1.0
-    with pytest.raises(ValueError, match=r"allocate\.attention=0\.0, mlp=None.* leaves -"):
-        Toy(ALIKE, 0.3, roles=roles).give(Components(attention=0.0))
+    with pytest.raises(
+        ValueError, match=r"allocate\.attention=0\.9, mlp=None.* leaves 130\.0% .*; valid: at most"
+    ):
+        Toy(ALIKE, 0.9, roles=roles).give(Components(attention=0.9))
     with pytest.raises(ValueError, match=r"skip_first=9, skip_last=0 leaves no other layer"):
         Toy(ALIKE, 0.7, roles=roles).give(Components(skip_first=9))
 
