@@ -1,6 +1,6 @@
 """SparseGPT (Frantar and Alistarh, ICML 2023, arXiv:2301.00774): prune columns, repair what follows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,10 @@ class SparseGPT(Method):
         whole("method.run", self.run, least=0)
         number("method.damp", self.damp)
         whole("method.block", self.block)
+
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Runs must fill the rows of every layer."""
+        NM.suits(shapes, self.run)
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
         """Of every n of a run; any size where none is set."""

@@ -20,8 +20,10 @@ from methods.allocate.owl import OWL
 from methods.allocate.replay import Replay
 from methods.compensate.eora import EoRA
 from methods.lr2vq import LR2VQ
+from methods.magnitude import Magnitude
 from methods.rtn import RTN
 from methods.shortgpt import ShortGPT
+from methods.sparsegpt import SparseGPT
 from methods.svd import SVD
 from methods.vq import VQ
 from methods.wanda import Wanda
@@ -130,6 +132,14 @@ def test_a_length_is_held_against_all_layers_before_any_is_compressed(tiny, kind
         run(tiny, kind(length=5), 0.7)
     with pytest.raises(ValueError, match=r"method\.bits=8.*want more runs than .*k_proj has \(16, 32\)"):
         run(tiny, kind(bits=8, length=4), 0.7)
+
+
+@pytest.mark.parametrize("kind", [Wanda, Magnitude, SparseGPT])
+def test_so_is_the_run_of_a_pattern(tiny, kind, monkeypatch):
+    monkeypatch.setattr(kind, "compress", lambda *_: pytest.fail("a layer was compressed"))
+    told = r"method\.run=32 does not divide in_features=48 of model\.layers\.0\.mlp\.down_proj; "
+    with pytest.raises(ValueError, match=rf"{told}valid: a divisor from 2 to \d+: 2, 4, 8, 16$"):
+        run(tiny, kind(run=32), 0.4)
 
 
 def test_a_plan_is_used_again_where_equal_shares_are_out_of_reach(tiny, tmp_path):
