@@ -169,7 +169,7 @@ BAD = [
     (EvoPress, {"offspring": 1}, "survivors=[2, 1] of allocate.offspring=1"),
     (EvoPress, {"samples": [1, 2, 3], "survivors": [2, 3, 1]}, "in no stage more than before it"),
     (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
-    (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
+    (EvoPress, {"survivors": [4, 2]}, "the last 1"),
     (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
     (Replay, {}, "path=None names no file"),
     (Replay, {"path": 3}, "path=3 names no file"),
