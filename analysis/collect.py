@@ -237,7 +237,7 @@ def gone(data: pd.DataFrame) -> pd.DataFrame:
 
 def why(row: Any) -> str:
     """The footnote of a cell without scores."""
-    near = f"nearest reachable budget {row.nearest_budget:.3g}" if known(row.nearest_budget) else ""
+    near = f"nearest reachable budget {row.nearest_budget:.4g}" if known(row.nearest_budget) else ""
     parts = [part for part in (near, row.reason) if part]
     return f"{row.state}: {'; '.join(parts) or 'no reason recorded'}".replace("\n", " ")
 

@@ -10,7 +10,8 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_words top",
+    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_runs "
+    "check_words top",
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Sum as Sum
     from crunchmark.terms import TensorTrain as TensorTrain
     from crunchmark.terms import Term as Term
+    from crunchmark.terms import check_runs as check_runs
     from crunchmark.terms import check_words as check_words
     from crunchmark.terms import top as top
     from crunchmark.view import View as View

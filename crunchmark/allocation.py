@@ -30,7 +30,7 @@ class Uniform(Allocator):
 
     def allocate(self, trial: Trial, layers: Shapes, total: int) -> Plan:
         """Equal shares, each as large as the method can fill."""
-        return trial.fit(dict.fromkeys(layers, trial.share))
+        return trial.fit(dict.fromkeys(layers, trial.share), equal=True)
 
 
 def equal_shares(view: View, budget: float, accounting: str, scope: str, dtype: Dtype) -> Plan:
@@ -63,7 +63,8 @@ def saved_plan(path: str | None) -> Plan:
         raise ValueError(f"allocate.path={path!r} names no file; valid: {PLANS}")
     file = resolve(path)
     if not file.is_file():
-        raise ValueError(f"allocate.path={path!r} does not exist; valid: {PLANS}")
+        wrong = "is a folder" if file.is_dir() else "does not exist"
+        raise ValueError(f"allocate.path={path!r} {wrong}; valid: {PLANS}")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         return Plan.from_json(data.get("plan") or data.get("about", {}).get("plan") or data)
@@ -79,6 +80,8 @@ def fit(
     keeps: Mapping[str, float],
     sizes: Mapping[str, Sequence[int]],
     units: Sequence[Sequence[str]] = (),
+    floors: Mapping[str, float] | None = None,
+    equal: bool = False,
     **notes: Any,
 ) -> Plan:
     """The plan's total under other shares.
@@ -94,6 +97,8 @@ def fit(
         keeps: share of each layer that is wanted, any number.
         sizes: bytes by layer, ascending, of those that can not have any size.
         units: layers that go up together; by default each on its own.
+        floors: bytes by layer, of which it keeps no less.
+        equal: shares that are equal stay so, also where a layer can not be that small.
         notes: JSON facts about the allocation.
 
     Raises:
@@ -102,18 +107,21 @@ def fit(
     dense = {name: dense_bytes(shape) for name, shape in shapes.items()}
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
-    least = {name: sizes[name][0] / dense[name] if sizes.get(name) else 0.0 for name in dense}
-    if len(set(keeps.values())) > 1 or max(least.values()) >= 1 > share:
+    least = {
+        name: max(sizes[name][0] if sizes.get(name) else 0, (floors or {}).get(name, 0)) / size
+        for name, size in dense.items()
+    }
+    alike, most = len(set(keeps.values())) == 1, max(least.values())
+    if not alike or most >= 1 > share or (most > share and not equal):
         _reachable(plan, dense, least, share)
         shares = _shifted(dense, keeps, least, share)
         rooms = {name: int(shares[name] * dense[name] + EPSILON) for name in dense}
     else:
         shares = dict.fromkeys(dense, share)  # as it is: a shift would cost it its last bits
         rooms = {name: max(0, int(share * dense[name])) for name in dense}
-    equal = len(set(keeps.values())) == 1
-    if nominal is None or not equal:
+    if nominal is None or not alike:
         total = plan.total if nominal is None else int(share * sum(dense.values()) + EPSILON)
-        bare = {name for name, own in sizes.items() if equal and own and rooms[name] < own[-1]}
+        bare = {name for name, own in sizes.items() if alike and own and rooms[name] < own[-1]}
         options = {name: own[:-1] or own if name in bare else own for name, own in sizes.items()}
         rooms = _spent(rooms, options, units or [[name] for name in dense], total)
         shares |= {name: rooms[name] / dense[name] for name in dense if sizes.get(name)}

@@ -1,7 +1,7 @@
 """What allocators may ask: single layers at single shares, and the model with any plan, tried out."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from crunchmark.allocation import fit
 from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
 from crunchmark.effects import influence
-from crunchmark.interface import Layer, Trial
+from crunchmark.interface import Compensator, Layer, Trial
 from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker, Nothing, around
 from crunchmark.projected import directions
@@ -110,9 +110,19 @@ class Bench(Trial):
         options = maker.method.sizes(shape, room)
         if options is None:
             return ()
-        repairer = maker.repairer if room.nominal is None else Nothing()  # in the papers' count it is on top
-        sizes = (around(repairer, size, shape, room) for size in options)
+        sizes = (around(self._repairer, size, shape, room) for size in options)
         return [*(size for size in sizes if size < full), full]
+
+    @property
+    def _repairer(self) -> Compensator:
+        """What takes bytes of a layer's room: in nominal accounting nothing, a repair comes on top."""
+        return self.maker.repairer if self.plan.accounting == "bytes" else Nothing()
+
+    def _least(self, name: str) -> int:
+        """Bytes below which the layer can not be, where any size will do."""
+        room, shape = self.plan.rooms[name], self.shapes[name]
+        size = self.maker.method.least(shape, room)
+        return min(around(self._repairer, size, shape, room), dense_bytes(shape)) if size else 0
 
     def room(self, name: str, keep: float) -> Room:
         """The room of a layer that keeps that share."""
@@ -207,10 +217,14 @@ class Bench(Trial):
                 site.install(self.term(name, wanted))
             self._now[name] = wanted
 
-    def fit(self, keeps: Mapping[str, float], **notes: Any) -> Plan:
+    def fit(
+        self, keeps: Mapping[str, float], equal: bool = False, fixed: Collection[str] = (), **notes: Any
+    ) -> Plan:
         """The plan nearest to these shares."""
         sizes = {name: self._sizes(name) for name in self.shapes}
-        return fit(self.plan, self.shapes, keeps, sizes, self.units, **notes)
+        floors: dict[str, float] = {name: self._least(name) for name in self.shapes if not sizes[name]}
+        floors |= {name: keeps[name] * dense_bytes(self.shapes[name]) for name in fixed}
+        return fit(self.plan, self.shapes, keeps, sizes, self.units, floors, equal, **notes)
 
 
 def _with_one(gram: Tensor, mean: InputMean) -> Tensor:

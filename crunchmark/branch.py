@@ -1,6 +1,7 @@
 """Low-rank repair of what a term left undone: W ~ Q + B A, which the papers weigh differently."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -37,6 +38,13 @@ class Branch(Compensator):
     def reserve(self, shape: tuple[int, int], room: Room) -> int:
         """Bytes of both factors."""
         return self._rank(shape, room) * room.itemsize * sum(shape)
+
+    def instead(self, spare: Mapping[tuple[int, int], int], room: Room) -> str:
+        """A rank that every layer can hold."""
+        if self.rank is None:
+            return "a smaller compensate.share"
+        most = min(nbytes // (room.itemsize * sum(shape)) for shape, nbytes in spare.items())
+        return f"compensate.rank up to {most}" if most >= 1 else super().instead(spare, room)
 
     def _rank(self, shape: tuple[int, int], room: Room) -> int:
         asked = self.rank or max(1, int(self.share * room.nbytes) // (room.itemsize * sum(shape)))

@@ -13,14 +13,23 @@ DENSE_BYTES = 2  # a dense weight counts 16 bit, whatever the checkpoint's dtype
 class Unreachable(Exception):
     """No setting is small enough.
 
-    needs: the smallest size in bytes that can be made. nearest: the largest budget within reach, if known.
-    least: in nominal accounting, the smallest share that can be kept.
+    needs: the smallest size in bytes that can be made. nearest: the largest budget within reach, if known;
+        0: there is none. least: in nominal accounting, the smallest share that can be kept.
+    instead: where no budget is within reach, what else to change.
     """
 
     def __init__(
-        self, what: str, needs: int, room: int, nearest: float | None = None, least: float | None = None
+        self,
+        what: str,
+        needs: int,
+        room: int,
+        nearest: float | None = None,
+        least: float | None = None,
+        instead: str = "",
     ) -> None:
-        reach = "" if nearest is None else f"; the nearest reachable budget is {nearest:.4f}"
+        reach = f"; the nearest reachable budget is {nearest:.4f}" if nearest else ""
+        if nearest == 0:
+            reach = "; no budget is within reach" + (f"; valid: {instead}" if instead else "")
         super().__init__(f"{what}: the smallest packing is {needs} bytes, the room is {room} bytes{reach}")
         self.what, self.needs, self.room, self.nearest, self.least = what, needs, room, nearest, least
 

@@ -71,7 +71,7 @@ def several(field: str, values: object) -> tuple[Any, ...]:
         ValueError: it is no list.
     """
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{field}={values!r} is no list; valid: as [{values}]")
+        raise ValueError(f"{field}={values!r} is no list; valid: as [{'a, b' if values is None else values}]")
     return tuple(values)
 
 

@@ -1,9 +1,11 @@
 """Weights in, terms out: how a layer method is carried over a model."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import ceil, floor
 
-from crunchmark.allocation import Uniform
+from crunchmark.allocation import ROUNDING, Uniform
 from crunchmark.bench import Bench
 from crunchmark.budget import Plan, Unreachable, dense_bytes
 from crunchmark.calib import Calibration
@@ -33,12 +35,31 @@ def compress(
         Skip: the combination can not work.
     """
     if isinstance(method, ModelMethod):
-        if repairer is not None and repairer != Nothing():
-            raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
+        _check_repair(method, repairer)
         method.compress(view, plan, calib)
         return {}
     maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())
-    return Layerwise(maker, view, plan).run()
+    with _advised(maker, view, plan):
+        return Layerwise(maker, view, plan).run()
+
+
+def _check_repair(method: Method | ModelMethod, repairer: Compensator | None) -> None:
+    """Raise Skip where a repair is asked of a method that leaves nothing to repair."""
+    if isinstance(method, ModelMethod) and repairer not in (None, Nothing()):
+        raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
+
+
+@contextmanager
+def _advised(maker: Maker, view: View, plan: Plan) -> Iterator[None]:
+    """Inside, where no budget is within reach, an `Unreachable` says what else to change."""
+    try:
+        yield
+    except Unreachable as answer:
+        if answer.nearest != 0:
+            raise
+        shapes = [s.shape for s in view.all_sites() if not maker.method.leaves(s.role)]
+        instead = maker.instead(shapes, next(iter(plan.rooms.values())))
+        raise Unreachable(answer.what, answer.needs, answer.room, 0.0, answer.least, instead) from None
 
 
 def allocate(
@@ -54,8 +75,9 @@ def allocate(
     """The plan of an allocator for a method, from one of equal shares; the model is left as it was.
 
     Raises:
-        Skip: the method decides itself what to take where, or has no single layers to try.
+        Skip: the method decides itself what to take where, has no single layers to try, or none to repair.
     """
+    _check_repair(method, repairer)  # before a search that nobody would use
     tried: Method | None = method if isinstance(method, Method) else method.likeness
     if isinstance(method, ModelMethod) and allocator != Uniform():
         name = type(method).__name__
@@ -68,7 +90,8 @@ def allocate(
     maker = Maker(
         tried or Keep(), repairer or Nothing(), calib, model_key, shared or Shared(), allocator.needs
     )
-    with Bench(maker, view, plan) as trial:
+    maker.method.suits(view.layers())
+    with _advised(maker, view, plan), Bench(maker, view, plan) as trial:
         found = allocator.allocate(trial, view.layers(), plan.total)
     spent = sum(room.nbytes for room in found.rooms.values())
     if plan.accounting == "bytes" and spent > max(plan.total, 0):
@@ -112,12 +135,25 @@ class Layerwise:
         least = {name: u.least for name, u in short.items() if nominal and u.least is not None}
         worst = max(least.values() if nominal else sizes.values(), default=0.0)
         blocks, whole = self.view.scope_bytes("blocks"), self.view.scope_bytes(self.plan.scope)
-        rounding = 0 if nominal else 2  # bytes, of total and room
+        rounding = 0 if nominal else ROUNDING
         kept = sum(dense_bytes(shapes[name]) for name in spared)
-        share = 1 - (kept + worst * (blocks - kept) + whole - blocks + rounding) / whole
-        nearest = max(0.0, floor(share * 1e4 + 1e-9) / 1e4)
         needs = ceil(kept + max(sizes.values(), default=0.0) * (blocks - kept))
-        return Unreachable("budget", needs, self.plan.total, nearest)
+        while True:
+            share = 1 - (kept + worst * (blocks - kept) + whole - blocks + rounding) / whole
+            nearest = max(0.0, floor(share * 1e4 + 1e-9) / 1e4)
+            given = ((1 - nearest) * whole - whole + blocks - kept) / max(1, blocks - kept)
+            if nominal or not nearest or (worst := self._worst(given, spared)) <= given:
+                return Unreachable("budget", needs, self.plan.total, nearest)
+
+    def _worst(self, share: float, spared: Collection[str]) -> float:
+        """The share that a layer needs at least, where all have this one: it, if that is enough for all."""
+        found = [share]
+        for name, shape in self.view.layers().items():
+            room = replace(self.plan.rooms[name], nbytes=int(share * dense_bytes(shape)))
+            needs = self.maker.needs_of(shape, room)
+            if name not in spared and needs > room.nbytes:
+                found.append(needs / dense_bytes(shape))
+        return max(found)
 
     def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
         """Compress one block's layers."""

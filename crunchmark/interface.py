@@ -4,7 +4,7 @@ Two contracts for methods and no third: `Method` sees one linear layer, `ModelMe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -66,6 +66,20 @@ class Method(ABC):
         """
         return None
 
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """Where any size will do: bytes of the smallest term (nominal: that share of the dense ones).
+
+        Of the room only the dtype and the accounting count, as in `sizes`.
+        """
+        return 0
+
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:  # noqa: B027  # most have nothing to check
+        """Check the knobs against all layers, by name, before any of them is compressed.
+
+        Raises:
+            ValueError: a knob does not go with a layer; says what goes with all of them.
+        """
+
     def leaves(self, role: str) -> bool:
         """Whether layers of that role (q, k, v, qkv, o, gate, up, down) stay dense, at the others' cost."""
         return False
@@ -118,6 +132,13 @@ class Compensator(ABC):
     @abstractmethod
     def reserve(self, shape: tuple[int, int], room: Room) -> int:
         """Bytes taken from the room before the method spends the rest."""
+
+    def instead(self, spare: Mapping[tuple[int, int], int], room: Room) -> str:
+        """What to ask for, where no budget is large enough for this repair.
+
+        spare: by shape, bytes a repair can have beside the smallest term of a layer that is not dense.
+        """
+        return "compensate=none"
 
     @abstractmethod
     def repair(self, layer: Layer, term: Term, room: Room) -> Term:
@@ -178,8 +199,14 @@ class Trial(ABC):
         """
 
     @abstractmethod
-    def fit(self, keeps: Mapping[str, float], **notes: Any) -> Plan:
-        """The plan nearest to these shares: shifted together until they sum to the total, then made sizes."""
+    def fit(
+        self, keeps: Mapping[str, float], equal: bool = False, fixed: Collection[str] = (), **notes: Any
+    ) -> Plan:
+        """The plan nearest to these shares: shifted together until they sum to the total, then made sizes.
+
+        equal: shares stay equal, also where a layer can then not be made and a shift would help.
+        fixed: layers that keep no less than they are given.
+        """
 
 
 class Recoverer(ABC):

@@ -1,6 +1,6 @@
 """Terms for single layers: what a method is shown, what it may use, and what becomes of what it found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -30,13 +30,14 @@ class Nothing(Compensator):
         return term
 
 
-def around(repairer: Compensator, size: int, shape: tuple[int, int], room: Room) -> int:
-    """Bytes of the smallest room that leaves `size` beside what a repair takes of it.
+def around(repairer: Compensator, size: int, shape: tuple[int, int], room: Room, start: int = 0) -> int:
+    """Bytes of the smallest room, of at least `start`, that leaves `size` beside what a repair takes of it.
 
+    A repair takes whole ranks, so that a larger room may leave less.
     room: only its dtype and accounting count.
     """
-    whole = size
-    while (more := size + repairer.reserve(shape, replace(room, nbytes=whole))) != whole:
+    whole = max(start, size)
+    while (more := size + repairer.reserve(shape, replace(room, nbytes=whole))) > whole:
         whole = more
     return whole
 
@@ -56,6 +57,20 @@ class Maker:
     def needs(self) -> tuple[type[Stat], ...]:
         """Statistics of the method and of the compensator."""
         return tuple(dict.fromkeys((*self.method.needs, *self.repairer.needs, *self.wanted)))
+
+    def instead(self, shapes: Iterable[tuple[int, int]], room: Room) -> str:
+        """What else to ask for, where layers of these shapes can not be made and repaired at any budget."""
+        if self.repairer == Nothing() or room.nominal is not None:
+            return ""
+        return self.repairer.instead({s: dense_bytes(s) - 1 - self._least(s, room) for s in shapes}, room)
+
+    def needs_of(self, shape: tuple[int, int], room: Room) -> int:
+        """Bytes of the smallest room from this one on that holds a term of that shape and its repair."""
+        needs = around(self.repairer, self._least(shape, room), shape, room, room.nbytes)
+        return min(needs, dense_bytes(shape))
+
+    def _least(self, shape: tuple[int, int], room: Room) -> int:
+        return (self.method.sizes(shape, room) or [self.method.least(shape, room)])[0]
 
     @property
     def _tokens(self) -> str:
@@ -125,6 +140,7 @@ class Maker:
         try:
             term = self.method.compress(layer, ledger.room)
         except Unreachable as answer:
-            needs = min(around(self.repairer, answer.needs, layer.shape, room), dense_bytes(layer.shape))
+            needs = around(self.repairer, answer.needs, layer.shape, room, room.nbytes)
+            needs = min(needs, dense_bytes(layer.shape))
             raise Unreachable(answer.what, needs, room.nbytes, least=answer.least) from None
         return self.repairer.repair(layer, term, room)

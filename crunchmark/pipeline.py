@@ -203,7 +203,7 @@ def _state(answer: Skip | Unreachable) -> Row:
     """What a cell without an artifact says of itself."""
     if isinstance(answer, Skip):
         return {"state": "skipped", "reason": str(answer)}
-    return {"state": "unreachable", "reason": str(answer), "nearest_budget": answer.nearest}
+    return {"state": "unreachable", "reason": str(answer), "nearest_budget": answer.nearest or None}
 
 
 def _noted(terms: Mapping[str, Term], name: str) -> float | None:

@@ -17,7 +17,7 @@ from crunchmark import (
     Skip,
     View,
     flag,
-    number,
+    fraction,
     one_of,
 )
 
@@ -45,10 +45,8 @@ class FLAP(ModelMethod):
         """Check what a config can get wrong."""
         one_of("method.metric", self.metric, METRICS)
         one_of("method.structure", self.structure, STRUCTURES)
-        number("method.heads", self.heads)
+        fraction("method.heads", self.heads, zero=True, one=True)
         flag("method.compensate", self.compensate)
-        if self.heads > 1:
-            raise ValueError(f"method.heads={self.heads} is out of range; valid: 0 to 1")
 
     @property
     def covers(self) -> tuple[str, ...]:  # type: ignore[override]

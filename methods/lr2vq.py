@@ -1,5 +1,6 @@
 """LR2VQ without fine-tuning (Zhu et al., 2022, arXiv:2211.11397): codewords of few dimensions, lifted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from crunchmark import (
     Method,
     Room,
     Term,
+    check_runs,
     check_words,
     kmeans,
     nearest,
@@ -41,6 +43,14 @@ class LR2VQ(Method):
         check_words(self.bits, self.length, self.dims)
         whole("method.iterations", self.iterations)
         whole("method.sample", self.sample, least=256)
+
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Every layer must have runs of that length, and enough of them."""
+        check_runs(shapes, self.bits, self.length, self.dims)
+
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """Of the fewest bits per weight."""
+        return Codebook.least(shape, room, self.bits, self.length, lifted=True, dims=self.dims)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Directions once, clusters for each number of dimensions that is asked for."""

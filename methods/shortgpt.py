@@ -81,5 +81,5 @@ class ShortGPT(ModelMethod):
         found = influence(view, calib, self.unit)
         shares = shares or dict.fromkeys(found, 1.0)
         order = sorted(dropper.units, key=lambda one: (shares[one], found[one]))
-        closed = sum(share == 0 for share in shares.values())
+        closed = min(sum(share == 0 for share in shares.values()), len(order) - 1)  # one stays
         return max(dropper.first(order), order[:closed], key=len)

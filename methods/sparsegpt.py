@@ -1,6 +1,6 @@
 """SparseGPT (Frantar and Alistarh, ICML 2023, arXiv:2301.00774): prune columns, repair what follows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +29,17 @@ class SparseGPT(Method):
         number("method.damp", self.damp)
         whole("method.block", self.block)
 
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Runs must fill the rows of every layer."""
+        NM.suits(shapes, self.run)
+
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
         """Of every n of a run; any size where none is set."""
         return NM.sizes(shape, room, self.run) if self.run else None
+
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """The bitmap."""
+        return Sparse.least(shape, room)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Sweep the columns of the damped problem; dead inputs get no weight."""

@@ -1,8 +1,9 @@
 """Vector quantisation of weights by k-means (Gong et al., 2014, arXiv:1412.6115)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crunchmark import Codebook, Layer, Method, Room, Term, check_words, kmeans, nearest, whole
+from crunchmark import Codebook, Layer, Method, Room, Term, check_runs, check_words, kmeans, nearest, whole
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class VQ(Method):
         check_words(self.bits, self.length)
         whole("method.iterations", self.iterations)
         whole("method.sample", self.sample, least=256)
+
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Every layer must have runs of that length, and enough of them."""
+        check_runs(shapes, self.bits, self.length)
+
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """Of the fewest bits per weight."""
+        return Codebook.least(shape, room, self.bits, self.length)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Codes are chosen for the words as they are stored."""

@@ -1,7 +1,7 @@
 """What stands in for a weight: leaves, which hold tensors, and their joins Sum and Product."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
-from crunchmark.terms.codebook import Codebook, check_words
+from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
 from crunchmark.terms.joins import Product, Sum
 from crunchmark.terms.lowrank import LowRank
@@ -29,6 +29,7 @@ __all__ = [
     "TensorTrain",
     "Term",
     "Zero",
+    "check_runs",
     "check_words",
     "expect",
     "pack_bits",

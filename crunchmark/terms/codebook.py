@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of, whole
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
@@ -97,21 +97,29 @@ class Codebook(Leaf):
             ValueError: length does not divide in, is less than dims, or there are fewer runs than words.
             Unreachable: no setting fits.
         """
-        lengths = range(1, LONGEST + 1) if length is None else [_checked(shape[1], length, what)]
-        runs = {n: shape[0] * shape[1] // n for n in lengths if shape[1] % n == 0 and n >= (dims or 1)}
-        pairs = [(b, n) for b in (BITS if bits is None else [bits]) for n in runs if runs[n] >= 2**b]
-        if not pairs:
-            raise ValueError(_none(shape, what, bits, length, dims))
-        pairs.sort(key=lambda pair: (pair[0] / pair[1], pair[1]), reverse=True)
-        lifts = {n: (dims or n) if lifted else None for n in runs}
-        sizes = {(b, n): Codebook.size(shape, b, n, room.itemsize, lifts[n]) for b, n in pairs}
-        fitting = [pair for pair in pairs if sizes[pair] <= room.nbytes]
+        sizes = _sizes(shape, room, what, bits, length, lifted, dims)
+        fitting = [pair for pair, size in sizes.items() if size <= room.nbytes]
         if room.nominal is not None:
-            fitting = [(b, n) for b, n in pairs if b / n <= 16 * room.nominal + 1e-9]
+            fitting = [(b, n) for b, n in sizes if b / n <= 16 * room.nominal + 1e-9]
         if not fitting:
-            least = min(b / n for b, n in pairs) / 16
+            least = min(b / n for b, n in sizes) / 16
             raise Unreachable(what, min(sizes.values()), room.nbytes, least=least)
         return fitting[0]
+
+    @staticmethod
+    def least(
+        shape: tuple[int, int],
+        room: Room,
+        bits: int | None = None,
+        length: int | None = None,
+        lifted: bool = False,
+        dims: int | None = None,
+    ) -> int:
+        """Bytes of the smallest setting of `fits`; nominal: of the dense 16-bit bytes, rounded up."""
+        sizes = _sizes(shape, room, "layer", bits, length, lifted, dims)
+        if room.nominal is None:
+            return min(sizes.values())
+        return math.ceil(dense_bytes(shape) * min(b / n for b, n in sizes) / 16)
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
@@ -168,13 +176,51 @@ def check_words(bits: int | None, length: int | None, dims: int | None = None) -
         raise ValueError(f"method.dims={dims} is out of range; valid: null or 1 to {length or LONGEST}")
 
 
-def _checked(width: int, length: int, what: str) -> int:
-    if 1 <= length <= width and width % length == 0:
-        return length
-    valid = ", ".join(str(n) for n in range(1, min(width, 64) + 1) if width % n == 0)
+def check_runs(
+    shapes: Mapping[str, tuple[int, int]], bits: int | None, length: int | None, dims: int | None = None
+) -> None:
+    """Check the knobs of a codebook against all layers of a model.
+
+    Raises:
+        ValueError: a layer has no setting; of lengths, those are valid that divide in everywhere.
+    """
+    widths = {name: wide for name, (_, wide) in shapes.items()}
+    for name, shape in shapes.items():
+        if length is not None:
+            _divides(length, name, widths)
+        _sizes(shape, Room(0), name, bits, length, False, dims)
+
+
+def _divides(length: int, what: str, widths: Mapping[str, int]) -> None:
+    if widths[what] % length == 0:
+        return
+    common = math.gcd(*widths.values())
+    valid = ", ".join(str(n) for n in range(1, min(common, 64) + 1) if common % n == 0)
     raise ValueError(
-        f"method.length={length} does not divide in_features={width} of {what}; valid: null or {valid}"
+        f"method.length={length} does not divide in_features={widths[what]} of {what}; valid: null or {valid}"
     )
+
+
+def _sizes(
+    shape: tuple[int, int],
+    room: Room,
+    what: str,
+    bits: int | None,
+    length: int | None,
+    lifted: bool,
+    dims: int | None,
+) -> dict[tuple[int, int], int]:
+    """Bytes by bits and length, for all settings a layer can have; the most bits per weight first."""
+    if length is not None:
+        _divides(length, what, {what: shape[1]})
+    lengths = range(1, LONGEST + 1) if length is None else [length]
+    runs = {n: shape[0] * shape[1] // n for n in lengths if shape[1] % n == 0 and n >= (dims or 1)}
+    pairs = [(b, n) for b in (BITS if bits is None else [bits]) for n in runs if runs[n] >= 2**b]
+    if not pairs:
+        raise ValueError(_none(shape, what, bits, length, dims))
+    pairs.sort(key=lambda pair: (pair[0] / pair[1], pair[1]), reverse=True)
+    lifts = {n: (dims or n) if lifted else None for n in runs}
+    return {(b, n): Codebook.size(shape, b, n, room.itemsize, lifts[n]) for b, n in pairs}
 
 
 def _none(shape: tuple[int, int], what: str, bits: int | None, length: int | None, dims: int | None) -> str:

@@ -16,15 +16,18 @@ from crunchmark.terms.packing import pack_bits, packed_width, top, unpack_bits
 LONGEST = 256  # a position inside a run takes at most 8 bits
 
 
-def check_run(width: int, m: int, what: str) -> None:
+def check_run(width: int, m: int, what: str, common: int | None = None) -> None:
     """Check that runs of m fill rows of that width.
+
+    common: divisor of all widths that runs are wanted for.
 
     Raises:
         ValueError: they do not, or m is no length a run can have; lists the lengths that work.
     """
     if 2 <= m <= LONGEST and width % m == 0:
         return
-    valid = [str(d) for d in range(2, min(width, LONGEST) + 1) if width % d == 0]
+    common = common or width
+    valid = [str(d) for d in range(2, min(common, LONGEST) + 1) if common % d == 0]
     raise ValueError(
         f"method.run={m} does not divide in_features={width} of {what}; "
         f"valid: a divisor from 2 to {LONGEST}: {', '.join(valid) or 'there is none'}"
@@ -83,6 +86,18 @@ class NM(Leaf):
         """Bytes of values and positions."""
         kept = shape[1] // m * n
         return shape[0] * (kept * itemsize + packed_width(kept, _bits(m)))
+
+    @staticmethod
+    def suits(shapes: Mapping[str, tuple[int, int]], m: int) -> None:
+        """Check that runs of m fill the rows of all layers, by name; 0: there are no runs.
+
+        Raises:
+            ValueError: they do not; lists the lengths that work everywhere.
+        """
+        common = math.gcd(*(wide for _, wide in shapes.values()))
+        for name, (_, wide) in shapes.items():
+            if m:
+                check_run(wide, m, name, common)
 
     @staticmethod
     def fits(shape: tuple[int, int], room: Room, m: int, what: str) -> int:

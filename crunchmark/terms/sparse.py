@@ -37,6 +37,11 @@ class Sparse(Leaf):
         return cls((out, wide), pack_mask(mask), weight[mask].to(dtype))
 
     @staticmethod
+    def least(shape: tuple[int, int], room: Room) -> int:
+        """Bytes where nothing is kept, those of the bitmap; nominal: none."""
+        return 0 if room.nominal is not None else shape[0] * packed_width(shape[1], 1)
+
+    @staticmethod
     def keeps(shape: tuple[int, int], room: Room, what: str) -> int:
         """How many weights of the matrix the room lets keep.
 

@@ -51,12 +51,11 @@ class Components(Allocator):
         rest = sum(weights[name] for name in layers if name not in keeps)
         if not rest:
             raise ValueError(f"{self._told()} leaves no other layer; valid: fewer skipped blocks")
-        if not 0 < left <= rest:
+        if left > rest:
             raise ValueError(
-                f"{self._told()} leaves {left / rest:.1%} of the other layers to keep; "
-                "valid: above 0, at most 100 %"
+                f"{self._told()} leaves {left / rest:.1%} of the other layers to keep; valid: at most 100 %"
             )
-        return trial.fit({name: keeps.get(name, left / rest) for name in layers})
+        return trial.fit({name: keeps.get(name, left / rest) for name in layers}, fixed=tuple(keeps))
 
     def _told(self) -> str:
         """What was asked for."""

@@ -92,10 +92,12 @@ class EvoPress(Allocator):
             object.__setattr__(self, name, several(f"allocate.{name}", vars(self)[name]))
             for value in vars(self)[name]:
                 whole(f"allocate.{name}", value)
-        if not self.samples or len(self.samples) != len(self.survivors) or self.survivors[-1] != 1:
+        stages, paired = [self.offspring, *self.survivors], len(self.samples) == len(self.survivors)
+        if not self.samples or not paired or stages[-1] != 1 or stages != sorted(stages, reverse=True):
             raise ValueError(
-                f"allocate.samples={list(self.samples)}, allocate.survivors={list(self.survivors)}; "
-                "valid: as many of one as of the other, and the last stage leaves 1"
+                f"allocate.samples={list(self.samples)}, allocate.survivors={stages[1:]} of "
+                f"allocate.offspring={self.offspring}; valid: as many of one as of the other, "
+                "the last 1, in no stage more than before it"
             )
         one_of("allocate.fitness", self.fitness, ("kl", "nll"))
 

@@ -16,6 +16,12 @@ def test_a_stored_study_has_every_column_in_reading_order(root):
     assert data["eval_seconds"].dropna().eq(1.5).all()
 
 
+def test_the_nearest_budget_of_a_footnote_is_within_reach(root):
+    gone = collect.gone(collect.load("demo", root)).iloc[0].copy()
+    gone["nearest_budget"], gone["reason"] = 0.9396, ""  # rounded it would be 0.94
+    assert collect.why(gone) == f"{gone['state']}: nearest reachable budget 0.9396"
+
+
 def test_a_missing_study_names_the_known_ones(root):
     with pytest.raises(collect.AnalysisError, match=r"study='dmeo'.*known: demo; did you mean 'demo'\?"):
         collect.load("dmeo", root)

@@ -136,8 +136,10 @@ def test_components_leave_the_rest_to_the_other():
     keeps = Toy(ALIKE, 0.7, roles=roles).give(Components(attention=0.1))
     assert keeps == {"a": 0.9, "b": pytest.approx(0.6), "c": pytest.approx(0.6)}
     assert Toy(ALIKE, 0.7, roles=roles).give(Components(skip_first=1))["a"] == 1.0
-    with pytest.raises(ValueError, match=r"allocate\.attention=0\.0, mlp=None.* leaves -"):
-        Toy(ALIKE, 0.3, roles=roles).give(Components(attention=0.0))
+    with pytest.raises(
+        ValueError, match=r"allocate\.attention=0\.9, mlp=None.* leaves 130\.0% .*; valid: at most"
+    ):
+        Toy(ALIKE, 0.9, roles=roles).give(Components(attention=0.9))
     with pytest.raises(ValueError, match=r"skip_first=9, skip_last=0 leaves no other layer"):
         Toy(ALIKE, 0.7, roles=roles).give(Components(skip_first=9))
 
@@ -162,13 +164,17 @@ BAD = [
     (STRS, {"samples": 0}, "samples=0"),
     (LGreCo, {"shares": 0.5}, "shares=0.5 is no list"),
     (EvoPress, {"samples": 2}, "samples=2 is no list"),
+    (EvoPress, {"samples": None}, "samples=None is no list; valid: as [a, b]"),
     (EvoPress, {"offspring": 0}, "offspring=0"),
+    (EvoPress, {"offspring": 1}, "survivors=[2, 1] of allocate.offspring=1"),
+    (EvoPress, {"samples": [1, 2, 3], "survivors": [2, 3, 1]}, "in no stage more than before it"),
     (EvoPress, {"samples": [1, 2], "survivors": [1]}, "survivors="),
-    (EvoPress, {"survivors": [4, 2]}, "the last stage leaves 1"),
+    (EvoPress, {"survivors": [4, 2]}, "the last 1"),
     (EvoPress, {"fitness": "ppl"}, "fitness='ppl'"),
     (Replay, {}, "path=None names no file"),
     (Replay, {"path": 3}, "path=3 names no file"),
     (Replay, {"path": "nowhere.json"}, "path='nowhere.json' does not exist"),
+    (Replay, {"path": "conf"}, "path='conf' is a folder"),
 ]
 
 

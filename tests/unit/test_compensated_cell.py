@@ -1,10 +1,18 @@
 """A cell with a repair, start to end: another key, the same bytes, its stage told on the row."""
 
+import pytest
+
+from crunchmark.bench import Bench
+from methods.allocate.greedy import Greedy
 from methods.compensate.eora import EoRA
 from methods.compensate.svd import SVD as ErrorSVD
+from methods.flap import FLAP
 from methods.magnitude import Magnitude
+from methods.modegpt import MoDeGPT
+from methods.shortgpt import ShortGPT
 from methods.slicegpt import SliceGPT
 from methods.wanda import Wanda
+from methods.wanda_sp import WandaSP
 
 EORA = {"_target_": "methods.compensate.eora.EoRA", "share": 0.1, "rank": None, "damp": 0.01}
 
@@ -41,7 +49,8 @@ def test_a_repair_that_looks_at_inputs_makes_its_cell_calibrated(make):
 def test_what_a_repair_leaves_nothing_of_is_unreachable(runner, make):
     (row,) = runner.run(repaired(make, Wanda(), EoRA(rank=999)))
     assert row["state"] == "unreachable"
-    assert row["nearest_budget"] == 0.0  # a branch of full rank is as large as the weight
+    assert row["nearest_budget"] is None  # a branch of full rank is as large as the weight
+    assert "no budget is within reach; valid: compensate.rank up to" in row["reason"]
 
 
 def test_a_method_of_the_whole_model_is_skipped_with_the_reason(runner, make):
@@ -50,3 +59,11 @@ def test_a_method_of_the_whole_model_is_skipped_with_the_reason(runner, make):
         "skipped",
         "SliceGPT leaves no terms to repair; valid: compensate=none",
     )
+
+
+@pytest.mark.parametrize("method", [ShortGPT(), WandaSP(), FLAP(), MoDeGPT()], ids=lambda m: type(m).__name__)
+def test_it_is_skipped_before_anything_is_searched(runner, make, method, monkeypatch):
+    monkeypatch.setattr(Bench, "__init__", lambda *_: pytest.fail("a search began"))
+    (row,) = runner.run(repaired(make, method, allocate=Greedy()))
+    assert row["state"] == "skipped"
+    assert "leaves no terms to repair; valid: compensate=none" in row["reason"]

@@ -8,9 +8,12 @@ import pytest
 from cells import Probe, maker, runs, stable
 
 from crunchmark import files
+from crunchmark.bench import Bench
 from crunchmark.cache import Cache
+from crunchmark.maker import Maker
 from crunchmark.pipeline import Runner
 from crunchmark.store import Store
+from methods.allocate.evopress import EvoPress
 from methods.magnitude import Magnitude
 from methods.svd_llm import SVDLLM
 
@@ -81,6 +84,55 @@ def test_kill_9_then_again_gives_the_rows_of_an_undisturbed_run(
     store = sweep(make, tmp_path, "stormy")
     assert stable(store.rows("s")) == calm
     assert not list((tmp_path / "stormy").rglob(".tmp*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [2, 7, 12])
+def test_kill_9_in_a_search_then_again_is_the_plan_of_an_undisturbed_search(make, tmp_path, loss):
+    """And no level is made twice."""
+    lean = EvoPress(generations=3, offspring=4, samples=[1, 2])
+    cell, made = make(SVDLLM(), 0.3, allocate=lean), tmp_path / "made"
+
+    def search(where, die_at=-1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Maker, "term", noted(Maker.term, made))
+            patch.setattr(Bench, "_loss", dying(Bench._loss, die_at))
+            runner = Runner(Store(tmp_path / where / "store"), Cache(tmp_path / where / "cache"))
+            runner.run(cell)
+        return runner.store.get_cell(cell.study, cell.key)["plan"]
+
+    assert child(lambda: search("stormy", loss)) == -signal.SIGKILL
+    before = made.read_text().splitlines()
+    assert before
+    again = search("stormy")
+    lines = made.read_text().splitlines()
+    assert len(lines) == len(set(lines)) > len(before)
+    assert again == search("calm")
+    assert again["notes"]["allocator"] == "EvoPress"
+
+
+def noted(whole, file):
+    """Maker.term that writes down what it makes."""
+
+    def term(self, layer, room):
+        with file.open("a") as lines:
+            lines.write(f"{layer.name} {room.nbytes}\n")
+        return whole(self, layer, room)
+
+    return term
+
+
+def dying(whole, count):
+    """Bench._loss that kills this process at its count-th call."""
+    left = [count]
+
+    def loss(self, *args):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, *args)
+
+    return loss
 
 
 def test_kill_9_inside_a_task_then_again(make, calm, tmp_path):

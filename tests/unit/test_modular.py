@@ -13,6 +13,7 @@ from crunchmark.modular import Weights, fold_values, install, rebuild, rotary, w
 from crunchmark.modules import Narrower
 from crunchmark.stats import Gram, InputMean
 from crunchmark.view import View
+from crunchmark.walk import statistics
 from methods.modegpt import MoDeGPT, energies, nystroem, selected, values
 
 BF16 = torch.bfloat16
@@ -170,6 +171,36 @@ def test_rebuilt_from_its_edit(tiny, tokens, name):
     how = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     cached = fresh.generate(tokens, use_cache=True, **how)
     assert torch.equal(cached, fresh.generate(tokens, use_cache=False, **how))
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "gpt2"])
+@torch.no_grad()
+def test_with_compressed_inputs_a_block_is_fitted_to_what_it_will_see(tiny, tokens, monkeypatch, name):
+    """Block 1 is shown the outputs of the narrowed block 0, and its down is least squares on these."""
+    found, narrow = {}, Narrower.narrow
+
+    def noted(self, i, channels, down, attention, pairs):
+        layers = {s.role: s for s in self.view.sites(i)}
+        found[i] = channels, down, layers["down"].weight().double()
+        narrow(self, i, channels, down, attention, pairs)
+
+    monkeypatch.setattr(Narrower, "narrow", noted)
+    models = {inputs: tiny(name) for inputs in ("dense", "compressed")}
+    for inputs, model in models.items():
+        view = View(model)
+        plan = equal_shares(view, 0.4, "bytes", "blocks", torch.float32)
+        MoDeGPT().compress(view, plan, Calibration(tokens, inputs))
+        models[inputs] = model, dict(found)
+    (_, dense), (model, found) = models["dense"], models["compressed"]
+    assert torch.equal(dense[0][1], found[0][1])  # nothing is compressed before it
+    assert dense[1][1].shape != found[1][1].shape or not torch.equal(dense[1][1], found[1][1])
+    half, whole = View(model), View(tiny(name))
+    half.model.get_submodule(half.family.blocks)[1] = whole.blocks[1]  # behind the narrowed one
+    stats = statistics(half, Calibration(tokens), (Gram,))
+    (gram,) = [stats[s.name][Gram].value for s in half.sites(1) if s.role == "down"]
+    channels, down, weight = found[1]
+    best = torch.linalg.solve(gram[channels][:, channels], gram[channels] @ weight.T).T
+    torch.testing.assert_close(down, best, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("wide", "values"), [(4, 8), (8, 6)])
