@@ -21,7 +21,7 @@ _HOME = {
     "families": "ROLES",
     "projected": "Centred Projected directions",
     "rounding": "check_grid grids round_to value_of",
-    "ladders": "Level around entropic goal_of leading levels magnitudes per_block",
+    "ladders": "Level around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from crunchmark.ladders import levels as levels
     from crunchmark.ladders import magnitudes as magnitudes
     from crunchmark.ladders import per_block as per_block
+    from crunchmark.ladders import reaching as reaching
     from crunchmark.linalg import Factor as Factor
     from crunchmark.linalg import Spectrum as Spectrum
     from crunchmark.linalg import calibrated_error as calibrated_error

@@ -40,6 +40,11 @@ def levels(trial: Trial, layers: Shapes, unit: Sequence[str], shares: Iterable[f
     return [found[nbytes] for nbytes in sorted(found)]
 
 
+def reaching(shares: Sequence[float], trial: Trial) -> Sequence[float]:
+    """The shares, and where the budget keeps less than all of them, what it keeps."""
+    return (trial.share, *shares) if trial.share < min(shares) else shares
+
+
 def _below(sizes: Sequence[float], share: float) -> float:
     return sizes[max(0, bisect_right(sizes, share + 1e-9) - 1)]
 

@@ -6,7 +6,7 @@ from math import ceil, inf, isinf
 
 import torch
 
-from crunchmark import Allocator, Gram, Plan, Trial, goal_of, levels, shares, whole
+from crunchmark import Allocator, Gram, Plan, Trial, goal_of, levels, reaching, shares, whole
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class LGreCo(Allocator):
     """Least sum of relative errors tr((W-Q) C (W-Q)^T) / tr(W C W^T) at the budget, exact up to a bucket.
 
     The paper minimises size under an error; a budget asks the other way round, on the same table.
-    shares: what a layer may keep besides all (the nearest below that the method can make).
+    shares: what a layer may keep besides all (the nearest below that the method can make), and the budget's
+        own share where it is below them.
     buckets: steps the budget is divided into; costs are rounded up to them.
     """
 
@@ -32,12 +33,13 @@ class LGreCo(Allocator):
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """Errors and costs of every level of every unit, then the programme."""
-        options = [levels(trial, layers, unit, self.shares) for unit in trial.units]
+        tried = reaching(self.shares, trial)
+        options = [levels(trial, layers, unit, tried) for unit in trial.units]
         bucket = goal_of(trial, layers) / self.buckets
         costs = [[ceil(level.nbytes / bucket - 1e-9) for level in unit] for unit in options]
         errors = [[sum(trial.error(n, k) for n, k in o.keeps.items()) for o in unit] for unit in options]
         chosen = cheapest(errors, costs, self.buckets)
-        if chosen is None:  # no plan is small enough: compressing in equal shares says by how much
+        if chosen is None:  # sizes or buckets round up to too much: equal shares say by how much
             return trial.fit(dict.fromkeys(layers, trial.share))
         found = [unit[k] for unit, k in zip(options, chosen, strict=True)]
         return trial.fit({name: keep for level in found for name, keep in level.keeps.items()})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crunchmark.allocation import Uniform, equal_shares
-from crunchmark.budget import Unreachable
+from crunchmark.budget import Unreachable, dense_bytes
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
 from crunchmark.maker import Maker, Nothing
@@ -18,6 +18,7 @@ from methods.allocate.greedy import Greedy
 from methods.allocate.l_greco import LGreCo
 from methods.allocate.owl import OWL
 from methods.allocate.replay import Replay
+from methods.allocate.strs import STRS
 from methods.compensate.eora import EoRA
 from methods.lr2vq import LR2VQ
 from methods.magnitude import Magnitude
@@ -149,3 +150,13 @@ def test_a_plan_is_used_again_where_equal_shares_are_out_of_reach(tiny, tmp_path
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
     again, _ = run(tiny, SVD(), nearest, Replay(str(tmp_path / "plan.json")))
     assert again.rooms == plan.rooms
+
+
+@pytest.mark.parametrize("allocator", [STRS(ratios=[0.5, 0.8], samples=2), LGreCo(shares=[0.5, 0.8])])
+def test_below_all_shares_of_a_list_the_share_of_the_budget_is_tried(tiny, allocator):
+    view = View(tiny("llama_gqa"))
+    plan = equal_shares(view, 0.7, "bytes", "blocks", torch.bfloat16)
+    found = allocate(allocator, Wanda(), view, plan, CALIB, "llama_gqa", Shared())
+    keeps = [found.rooms[n].nbytes / dense_bytes(s) for n, s in view.layers().items()]
+    assert sum(r.nbytes for r in found.rooms.values()) <= plan.total
+    assert max(keeps) < 0.45, "nobody is at a listed share: equal shares are the only plan"
