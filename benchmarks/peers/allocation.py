@@ -103,13 +103,14 @@ def evopress(
     offspring: int,
     survivors: Sequence[int],
     tokens: Sequence[int],
-    reach: int = 4,
+    reach: int = 5,
     seed: int = 0,
 ) -> Any:
     """`evo_prune_search` of EvoPress's repository, fitness kl; ratio is the share removed by uniform levels.
 
     Its levels are numbers of weights taken away. The database here holds truncated SVDs, `reach` levels up
-    and down of the rank that leaves 1 - ratio, all steps of the same number of parameters. `main` runs with
+    and down of the rank that leaves 1 - ratio, all steps of the same number of parameters; where factors are
+    no smaller than the weight, the weight itself is the last level. `main` runs with
     this model and these ids in place of what it would download, on the CPU.
     """
     (script,) = load(reference, "EvoPress", "evo_prune_search")
@@ -139,10 +140,14 @@ def _database(model: Any, folder: Path, ratio: float, reach: int) -> None:
         rows, cols = linear.weight.shape
         u, s, vh = torch.linalg.svd(linear.weight.detach(), full_matrices=False)
         (folder / name).mkdir()
-        for level in range(-reach, reach + 1):
+        for level in range(reach, -reach - 1, -1):
             rank = int((1 - ratio) * rows * cols) // (rows + cols) - level * step // (rows + cols)
-            if 0 < rank < rows * cols / (rows + cols):
-                torch.save(u[:, :rank] * s[:rank] @ vh[:rank], folder / name / f"{level}.pth")
+            whole = rank * (rows + cols) >= rows * cols
+            if rank > 0:
+                kept = linear.weight.detach().clone() if whole else u[:, :rank] * s[:rank] @ vh[:rank]
+                torch.save(kept, folder / name / f"{level}.pth")
+            if whole:
+                break
 
 
 @contextmanager
