@@ -205,7 +205,7 @@ class Trial(ABC):
         """The plan nearest to these shares: shifted together until they sum to the total, then made sizes.
 
         equal: shares stay equal, also where a layer can then not be made and a shift would help.
-        fixed: layers that keep no less than they are given.
+        fixed: layers that no shift takes from; they keep what they are given to within a size.
         """
 
 

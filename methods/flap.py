@@ -32,7 +32,8 @@ class FLAP(ModelMethod):
     metric: WIFV, the variance of an input times its column's squared norm; IFV, the variance; WIFN, Wanda's.
     structure: AL, blocks compete, or UL, all lose the same share; AM, heads and channels compete (UM: lose
         the same share), or MM, `heads` says how much of the heads goes.
-    heads: with MM, the share of head groups that goes; channels pay the rest.
+    heads: with MM, the share of head groups that goes (UL: of each block, in whole groups); channels pay the
+        rest.
     compensate: add the means of deleted inputs, as biases that count.
     """
 

@@ -1,6 +1,6 @@
 """LR2VQ without fine-tuning (Zhu et al., 2022, arXiv:2211.11397): codewords of few dimensions, lifted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -48,9 +48,9 @@ class LR2VQ(Method):
         """Every layer must have runs of that length, and enough of them."""
         check_runs(shapes, self.bits, self.length, self.dims)
 
-    def least(self, shape: tuple[int, int], room: Room) -> int:
-        """Of the fewest bits per weight."""
-        return Codebook.least(shape, room, self.bits, self.length, lifted=True, dims=self.dims)
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
+        """Of every setting that pays."""
+        return Codebook.sizes(shape, room, self.bits, self.length, lifted=True, dims=self.dims)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Directions once, clusters for each number of dimensions that is asked for."""

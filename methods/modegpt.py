@@ -31,7 +31,7 @@ class MoDeGPT(ModelMethod):
     """Nystroem for the MLP, selected dimensions for queries and keys, an SVD for values and outputs.
 
     eps: temperature of the allocation by block influence; larger is more even.
-    ridge: of the leverage scores, as a share of the mean energy of a channel.
+    ridge: of leverage scores and of the new down, as a share of the mean energy of a channel.
     cap: the most a block may lose, unless all together lose more.
     """
 
@@ -71,15 +71,18 @@ class MoDeGPT(ModelMethod):
 
 
 def nystroem(down: Layer, count: int, ridge: float) -> tuple[Tensor, Tensor]:
-    """Type I: the channels (count,) of highest leverage, and the least-squares down (out, count) on them."""
+    """Type I: the channels (count,) of highest leverage, and the least-squares down (out, count) on them.
+
+    The ridge pulls down to what it was on those channels, so that few tokens change little.
+    """
     c, w = down[Gram].value, down.weight.double()
     eye = torch.eye(len(c), dtype=c.dtype) * c.diagonal().mean().clamp(min=1e-300)
     left = torch.linalg.inv(c + ridge * eye).diagonal() * ridge * eye.diagonal()  # 1 - leverage
     kept = best(-left, count)
     if count == len(c):
         return kept, w
-    inner = c[kept][:, kept] + 1e-10 * eye[kept][:, kept]
-    return kept, torch.linalg.solve(inner, c[kept] @ w.T).T
+    pull = ridge * eye[kept]  # (count, in)
+    return kept, torch.linalg.solve(c[kept][:, kept] + pull[:, kept], (c[kept] + pull) @ w.T).T
 
 
 def energies(w: Tensor, b: Tensor, reader: Layer) -> Tensor:

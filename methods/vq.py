@@ -1,6 +1,6 @@
 """Vector quantisation of weights by k-means (Gong et al., 2014, arXiv:1412.6115)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crunchmark import Codebook, Layer, Method, Room, Term, check_runs, check_words, kmeans, nearest, whole
@@ -31,9 +31,9 @@ class VQ(Method):
         """Every layer must have runs of that length, and enough of them."""
         check_runs(shapes, self.bits, self.length)
 
-    def least(self, shape: tuple[int, int], room: Room) -> int:
-        """Of the fewest bits per weight."""
-        return Codebook.least(shape, room, self.bits, self.length)
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
+        """Of every setting that pays."""
+        return Codebook.sizes(shape, room, self.bits, self.length)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Codes are chosen for the words as they are stored."""

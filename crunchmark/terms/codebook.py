@@ -107,19 +107,26 @@ class Codebook(Leaf):
         return fitting[0]
 
     @staticmethod
-    def least(
+    def sizes(
         shape: tuple[int, int],
         room: Room,
         bits: int | None = None,
         length: int | None = None,
         lifted: bool = False,
         dims: int | None = None,
-    ) -> int:
-        """Bytes of the smallest setting of `fits`; nominal: of the dense 16-bit bytes, rounded up."""
-        sizes = _sizes(shape, room, "layer", bits, length, lifted, dims)
-        if room.nominal is None:
-            return min(sizes.values())
-        return math.ceil(dense_bytes(shape) * min(b / n for b, n in sizes) / 16)
+    ) -> list[int]:
+        """Bytes of what `fits` may give, ascending; nominal: of the dense 16-bit bytes, rounded up.
+
+        A setting counts where no smaller one has as many bits per weight.
+        """
+        made = _sizes(shape, room, "layer", bits, length, lifted, dims)
+        if room.nominal is not None:
+            return sorted({math.ceil(dense_bytes(shape) * b / n / 16 - 1e-9) for b, n in made})
+        found: list[int] = []
+        for size in made.values():  # the most bits per weight first
+            if not found or size < found[0]:
+                found.insert(0, size)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import DENSE_BYTES, Room, Unreachable
 from crunchmark.mpo import Chain
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
@@ -61,9 +61,13 @@ class TensorTrain(Leaf):
 
     @staticmethod
     def sizes(chain: Chain, room: Room) -> list[int]:
-        """Bytes at every bond with less than the weight itself, ascending; last the weight's."""
-        full = room.itemsize * math.prod(chain.sites)
-        found = (room.itemsize * chain.count(bond) for bond in range(1, max(chain.caps, default=1) + 1))
+        """Bytes at every bond with less than the weight itself, ascending; last the weight's.
+
+        Nominal: parameters, in 16 bit.
+        """
+        itemsize = room.itemsize if room.nominal is None else DENSE_BYTES
+        full = itemsize * math.prod(chain.sites)
+        found = (itemsize * chain.count(bond) for bond in range(1, max(chain.caps, default=1) + 1))
         return [*(size for size in found if size < full), full]
 
     @property

@@ -33,6 +33,10 @@ class LGreCo(Allocator):
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """Errors and costs of every level of every unit, then the programme."""
+        if (
+            goal_of(trial, layers) <= 0
+        ):  # nothing is left for them: equal shares say what there would have to be
+            return trial.fit(dict.fromkeys(layers, trial.share))
         tried = reaching(self.shares, trial)
         options = [levels(trial, layers, unit, tried) for unit in trial.units]
         bucket = goal_of(trial, layers) / self.buckets

@@ -58,6 +58,30 @@ def test_the_most_bits_per_weight_that_fit(out, wide, nbytes, lifted):
     assert Codebook.fits((out, wide), room, "x", lifted=lifted) == (bits, length)
 
 
+@quick
+@given(sides, sides, st.booleans(), st.sampled_from([None, 0.3]))
+def test_sizes_are_those_of_what_fits(out, wide, lifted, nominal):
+    """Every size is made in a room of just that size, and no room is filled in another way."""
+    at = [Room(nbytes, nominal) for nbytes in range(0, 2 * out * wide + 800, 7)]
+    try:
+        sizes = Codebook.sizes((out, wide), at[0], lifted=lifted)
+    except ValueError:
+        return
+    assert sizes == sorted(set(sizes))
+    full = 2 * out * wide
+    for size in sizes:
+        room = Room(size) if nominal is None else Room(size, size / full)
+        bits, length = Codebook.fits((out, wide), room, "x", lifted=lifted)
+        if nominal is None:
+            assert Codebook.size((out, wide), bits, length, 2, length if lifted else None) == size
+        else:
+            assert size == -(-full * bits // (16 * length))
+    if nominal is None:
+        for room in (room for room in at if room.nbytes >= sizes[0]):
+            bits, length = Codebook.fits((out, wide), room, "x", lifted=lifted)
+            assert Codebook.size((out, wide), bits, length, 2, length if lifted else None) in sizes
+
+
 def test_knobs_that_do_not_go_are_refused():
     with pytest.raises(
         ValueError, match=r"method.length=5 does not divide in_features=64 of x; valid: .* 16"

@@ -44,12 +44,30 @@ def seen(x, weight):
 
 def test_nystroem_is_least_squares():
     z, w = normal(200, 12) @ normal(12, 12, seed=1), normal(5, 12, seed=2).float().double()
-    kept, down = nystroem(seen(z, w), 7, 0.01)
+    kept, down = nystroem(seen(z, w), 7, 1e-10)
     best = torch.linalg.lstsq(z[:, kept], z @ w.T).solution.T
     torch.testing.assert_close(down, best, rtol=0, atol=1e-6)
     error = (z @ w.T - z[:, kept] @ down.T).square().sum()
     assert error <= (z @ w.T - z[:, kept] @ w[:, kept].T).square().sum()
     assert torch.equal(nystroem(seen(z, w), 12, 0.01)[1], w)
+
+
+def test_the_ridge_of_nystroem_pulls_to_the_old_weight():
+    z, w = normal(200, 12) @ normal(12, 12, seed=1), normal(5, 12, seed=2).float().double()
+    kept, down = nystroem(seen(z, w), 7, 0.01)
+    pull = (0.01 * (z.T @ z).diagonal().mean()).sqrt() * torch.eye(7, dtype=torch.float64)
+    left, right = torch.cat([z[:, kept], pull]), torch.cat([z @ w.T, pull @ w[:, kept].T])
+    torch.testing.assert_close(down, torch.linalg.lstsq(left, right).solution.T, rtol=0, atol=1e-8)
+
+
+def test_few_tokens_do_not_blow_nystroem_up():
+    mix, w = normal(16, 64) * 2, normal(8, 64, seed=2).float().double()
+    few, held = (normal(n, 16, seed=n) @ mix + normal(n, 64, seed=n + 1) for n in (24, 500))
+    layer = seen(few, w)
+    layer[Gram].sums = (few.float().T @ few.float()).double()  # as the walker has it
+    kept, down = nystroem(layer, 48, 0.01)
+    errors = [(held @ w.T - held[:, kept] @ d.T).square().sum() for d in (down, w[:, kept])]
+    assert errors[0] < 1.1 * errors[1]
 
 
 def test_a_dead_channel_and_few_tokens():
@@ -199,8 +217,9 @@ def test_with_compressed_inputs_a_block_is_fitted_to_what_it_will_see(tiny, toke
     stats = statistics(half, Calibration(tokens), (Gram,))
     (gram,) = [stats[s.name][Gram].value for s in half.sites(1) if s.role == "down"]
     channels, down, weight = found[1]
-    best = torch.linalg.solve(gram[channels][:, channels], gram[channels] @ weight.T).T
-    torch.testing.assert_close(down, best, rtol=1e-3, atol=1e-4)
+    pull = MoDeGPT().ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)[channels]
+    left, right = gram[channels][:, channels] + pull[:, channels], (gram[channels] + pull) @ weight.T
+    torch.testing.assert_close(down, torch.linalg.solve(left, right).T, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("wide", "values"), [(4, 8), (8, 6)])
