@@ -167,7 +167,9 @@ def test_at_full_size_everything_is_counted_once(tiny, name):
         sites = by_role(view, i)
         if "v" in sites and sites["v"].bias is not None:
             have.pop(id(sites["v"].bias))
-    pairs = sum(pool.size * heads_of(view, pool.block).groups for pool in narrower.pools if pool.kind == "pairs")
+    pairs = sum(
+        pool.size * heads_of(view, pool.block).groups for pool in narrower.pools if pool.kind == "pairs"
+    )
     new = sum(by_role(view, i)["o"].shape[0] for i in range(2) if name == "qwen2")
     counted = narrower.fixed + sum(pool.size * pool.cost for pool in narrower.pools)
     assert counted == 2 * (sum(have.values()) + new) + pairs
