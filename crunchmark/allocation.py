@@ -105,6 +105,7 @@ def fit(
         Unreachable: the smallest sizes sum to more than the total.
     """
     dense = {name: dense_bytes(shape) for name, shape in shapes.items()}
+    keeps = _together(keeps, units, dense)
     nominal = next(iter(plan.rooms.values())).nominal
     share = plan.total / sum(dense.values()) if nominal is None else nominal
     least = {
@@ -129,6 +130,18 @@ def fit(
         name: Room(rooms[name], None if nominal is None else shares[name], plan.dtype) for name in plan.rooms
     }
     return replace(plan, rooms=made, notes={**plan.notes, **notes})
+
+
+def _together(
+    keeps: Mapping[str, float], units: Sequence[Sequence[str]], dense: Mapping[str, int]
+) -> dict[str, float]:
+    """Shares with those of a unit's layers at their mean: on their own some would be cut off, others not."""
+    found = dict(keeps)
+    for unit in units:
+        if len({keeps[name] for name in unit}) > 1:
+            kept = sum(keeps[name] * dense[name] for name in unit)
+            found |= dict.fromkeys(unit, kept / sum(dense[name] for name in unit))
+    return found
 
 
 def _reachable(plan: Plan, dense: Mapping[str, int], least: Mapping[str, float], share: float) -> None:

@@ -62,6 +62,21 @@ def _advised(maker: Maker, view: View, plan: Plan) -> Iterator[None]:
         raise Unreachable(answer.what, answer.needs, answer.room, 0.0, answer.least, instead) from None
 
 
+@contextmanager
+def _capped(method: Method | ModelMethod, view: View, plan: Plan) -> Iterator[None]:
+    """Inside, an `Unreachable` of an allocator names no budget above the last of a whole-model method."""
+    try:
+        yield
+    except Unreachable as answer:
+        if isinstance(method, ModelMethod):
+            try:
+                method.check(view, plan)
+            except Unreachable as own:
+                if (own.nearest or 0.0) < (answer.nearest or 0.0):
+                    raise own from None
+        raise
+
+
 def allocate(
     allocator: Allocator,
     method: Method | ModelMethod,
@@ -91,7 +106,7 @@ def allocate(
         tried or Keep(), repairer or Nothing(), calib, model_key, shared or Shared(), allocator.needs
     )
     maker.method.suits(view.layers())
-    with _advised(maker, view, plan), Bench(maker, view, plan) as trial:
+    with _capped(method, view, plan), _advised(maker, view, plan), Bench(maker, view, plan) as trial:
         found = allocator.allocate(trial, view.layers(), plan.total)
     spent = sum(room.nbytes for room in found.rooms.values())
     if plan.accounting == "bytes" and spent > max(plan.total, 0):

@@ -16,6 +16,7 @@ from crunchmark.terms import Term, Zero
 from crunchmark.view import Site, View
 
 BRANCHES = ("attn", "mlp")
+SAME = 9  # digits of a share: the rest is what sums of floats are off
 Part = tuple[int, str]  # block, branch
 Unit = tuple[Part, ...]  # what goes together
 
@@ -75,19 +76,28 @@ class Dropper:
 
     @property
     def shares(self) -> dict[Unit, float] | None:
-        """What an allocator left of every unit; None where none was asked."""
+        """What an allocator left of every unit; None where none was asked, or left the same of all."""
         if "allocator" not in self.plan.notes:
             return None
-        return {one: share_of([s for part in one for s in self.sites(part)], self.plan) for one in self.units}
+        sites = {one: [s for part in one for s in self.sites(part)] for one in self.units}
+        found = {one: round(share_of(own, self.plan), SAME) for one, own in sites.items()}
+        return found if len(set(found.values())) > 1 else None
+
+    def check(self) -> None:
+        """Raise Unreachable where the smallest unit alone is too much."""
+        least = self.weight - sum(self.costs.values()) + min(self.costs.values())
+        check_reach(self.what, least, self.scales, self.view, self.plan)
 
     def drop(self, gone: Sequence[Unit]) -> None:
-        """Delete these units.
+        """Delete these units; where the only one left is too much, the smallest stays in its place.
 
         Raises:
-            Unreachable: what is left is too much.
+            Unreachable: that is too much, too.
         """
-        left = self.weight - sum(self.costs[one] for one in gone)
-        check_reach(self.what, left, self.scales, self.view, self.plan)
+        self.check()
+        if not self.enough(gone):
+            smallest = min(self.units, key=self.costs.__getitem__)
+            gone = [one for one in self.units if one != smallest]
         dense = self.view.scope_bytes("blocks")
         kept = dense - sum(dense_bytes(s.shape) for one in gone for part in one for s in self.sites(part))
         drop(self.view, [part for one in gone for part in one], kept / dense)

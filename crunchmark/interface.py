@@ -114,6 +114,13 @@ class ModelMethod(ABC):
         """A layer method with the same effect on outputs, for allocators to try; None: there is none."""
         return None
 
+    def check(self, view: "View", plan: Plan) -> None:  # noqa: B027  # most obey no plan of others
+        """Check that the smallest model of this method is within the plan, whatever the plan's shares.
+
+        Raises:
+            Unreachable: it is not; the nearest budget is one at which it is.
+        """
+
     @abstractmethod
     def compress(self, view: "View", plan: Plan, calib: "Calibration") -> None:
         """Edit the model in place so that its scope packs into at most plan.total bytes.

@@ -49,16 +49,19 @@ class Narrower:
         mlp = sum(scales.numbers(s) for role, s in sites.items() if role in MLP and role != "down")
         channels, width = channels_of(self.view, i), sites["o"].shape[0]
         yield Pool(i, "channels", channels, scales.each * (mlp // channels + sites["down"].shape[0]))
-        both = scales.each * heads.groups * (heads.queries + 1)  # numbers one dimension has per input
-        wide = width + scales.whole
-        turned = rotary(self.view, i)
+        rows = {"q": heads.groups * heads.queries, "k": heads.groups, "v": heads.groups}  # of a dimension
+        bias = {part: n * self._biased(sites, part) for part, n in rows.items()}
+        both = (rows["q"] + rows["k"]) * width  # or of v and o
+        turned, plain = rotary(self.view, i), scales.each * (both + bias["q"] + bias["k"])
         index = 0 if scales.nominal else heads.groups  # a byte each
-        pools = (
-            ("pairs", turned // 2, 2 * both * wide + index),
-            ("plain", heads.width - turned, both * wide),
-        )
+        pools = (("pairs", turned // 2, 2 * plain + index), ("plain", heads.width - turned, plain))
         yield from (Pool(i, kind, size, cost) for kind, size, cost in pools if size)
-        yield Pool(i, "values", heads.width, both * width + scales.whole * scales.each * heads.groups)
+        yield Pool(i, "values", heads.width, scales.each * (both + bias["v"]))
+
+    def _biased(self, sites: Mapping[str, Site], part: str) -> bool:
+        """Whether rows of q, k or v keep biases that are weighed; v's own goes into that of o."""
+        kept = sites["qkv"] if "qkv" in sites else sites[part]
+        return self.scales.whole and kept.bias is not None and (part != "v" or "qkv" in sites)
 
     def _beside(self, i: int) -> int:
         """Bytes that are weighed and stay: biases of o and down, norms, a bias that o gets."""

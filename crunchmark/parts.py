@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
 
 import torch
 from torch import Tensor
@@ -40,9 +39,8 @@ class Scales:
         """For a (dense) model and its plan."""
         nominal, blocks = plan.accounting == "nominal", view.scope_bytes("blocks")
         if nominal:
-            shares = {name: room.nominal or 0.0 for name, room in plan.rooms.items()}
-            kept = fsum(shares[name] * dense_bytes(shape) for name, shape in view.layers().items())
-            return cls(int(kept + 1e-6), DENSE_BYTES, False, True)
+            dense = view.scope_bytes(plan.scope)  # what rooms leave over is the plan's all the same
+            return cls(int(blocks - plan.budget * dense + 1e-6), DENSE_BYTES, False, True)
         whole, each = plan.scope == "model", plan.dtype.itemsize
         beside = sum(p.numel() for block in view.blocks for p in block.parameters()) - blocks // DENSE_BYTES
         return cls(plan.total + whole * beside * each, each, whole, False)

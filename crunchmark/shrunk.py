@@ -52,6 +52,11 @@ class Shrinker:
             for o, pool in zip(order, self.pools, strict=True)
         ]
 
+    def check(self) -> None:
+        """Raise Unreachable where one group and one channel of every block are too much."""
+        need = self.fixed + sum(pool.cost for pool in self.pools)
+        check_reach(self.what, need, self.scales, self.view, self.plan)
+
     def counts(self, order: Sequence[Tensor]) -> list[int]:
         """How many of each pool are kept; pools are the groups and the channels of every block in turn.
 
@@ -60,8 +65,7 @@ class Shrinker:
         Raises:
             Unreachable: one group and one channel of every block are too much.
         """
-        need = self.fixed + sum(pool.cost for pool in self.pools)
-        check_reach(self.what, need, self.scales, self.view, self.plan)
+        self.check()
         return fill(self.pools, order, self.scales.limit - self.fixed)
 
     def each(

@@ -54,6 +54,14 @@ class FLAP(ModelMethod):
         """Where blocks compete, it decides itself what to take where."""
         return ("allocate", "compensate") if self.structure.startswith("AL") else ("compensate",)
 
+    def check(self, view: View, plan: Plan) -> None:
+        """One group and one channel of every block stay, and biases that are new."""
+        self.shrinker(view, plan).check()
+
+    def shrinker(self, view: View, plan: Plan) -> Shrinker:
+        """What counts and cuts."""
+        return Shrinker(view, plan, "flap", biases=self.compensate)
+
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:
         """Score the dense model, then delete everywhere at once."""
@@ -61,7 +69,7 @@ class FLAP(ModelMethod):
             return
         if calib.inputs != "dense":
             raise Skip(f"FLAP scores the dense model as a whole; calib.inputs={calib.inputs}; valid: dense")
-        shrinker = Shrinker(view, plan, "flap", biases=self.compensate)
+        shrinker = self.shrinker(view, plan)
         scores: list[list[Tensor]] = []
         means: list[list[Tensor]] = []
 

@@ -27,18 +27,17 @@ SCORES = ("influence", "window", "perplexity")
 
 @dataclass(frozen=True)
 class ShortGPT(ModelMethod):
-    """Blocks go whole; what an allocator gave no room goes first.
+    """Blocks go whole; what an allocator gave no room goes first, where it gives unequal shares.
 
     score: influence, 1 - cosine of a block's input and output, ranked once; window, the run of blocks that
         turns the last token least (Gromov et al., arXiv:2403.17887); perplexity, one after the other the
-        one whose removal costs least on the calibration text (SLEB, arXiv:2402.09025).
+        one whose removal costs least on the calibration text (SLEB, arXiv:2402.09025). These two look at
+        more than one block and take no allocator.
     unit: block, or branch: attention and MLP on their own, which is not in the paper.
     """
 
     score: str = "influence"
     unit: str = "block"
-
-    covers = ("compensate",)
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
@@ -48,9 +47,22 @@ class ShortGPT(ModelMethod):
             raise ValueError("method.unit='branch' makes no run of blocks; valid with score=window: block")
 
     @property
+    def covers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """A run of blocks, and what is cheapest after what went, can not follow a plan."""
+        return ("compensate",) if self.score == "influence" else ("allocate", "compensate")
+
+    @property
     def likeness(self) -> Without:
         """A layer that is there or not."""
         return Without(self.unit)
+
+    def check(self, view: View, plan: Plan) -> None:
+        """One unit stays."""
+        self.dropper(view, plan).check()
+
+    def dropper(self, view: View, plan: Plan) -> Dropper:
+        """What counts and deletes."""
+        return Dropper(view, plan, "shortgpt", self.unit)
 
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:
@@ -59,19 +71,18 @@ class ShortGPT(ModelMethod):
             return
         if calib.inputs != "dense":
             raise Skip(f"ShortGPT ranks the dense model; calib.inputs={calib.inputs}; valid: dense")
-        dropper = Dropper(view, plan, "shortgpt", self.unit)
+        dropper = self.dropper(view, plan)
         dropper.drop(self.choose(dropper, view, calib))
         settle(view.model, plan.dtype)
 
     def choose(self, dropper: Dropper, view: View, calib: Calibration) -> list[Unit]:
         """What goes."""
-        shares = dropper.shares
-        if shares is None and self.score == "window":
+        if self.score == "window":
             n = len(dropper.first(dropper.units))
             turns = angles(view, calib, n)
             start = turns.index(min(turns))
             return dropper.units[start : start + n]
-        if shares is None and self.score == "perplexity":
+        if self.score == "perplexity":
 
             def cost(gone: list[Unit]) -> float:
                 with without(view, [part for one in gone for part in one]):
@@ -79,7 +90,7 @@ class ShortGPT(ModelMethod):
 
             return taken_greedily(dropper.units, dropper.enough, cost)
         found = influence(view, calib, self.unit)
-        shares = shares or dict.fromkeys(found, 1.0)
+        shares = dropper.shares or dict.fromkeys(found, 1.0)
         order = sorted(dropper.units, key=lambda one: (shares[one], found[one]))
         closed = min(sum(share == 0 for share in shares.values()), len(order) - 1)  # one stays
         return max(dropper.first(order), order[:closed], key=len)

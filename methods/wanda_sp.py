@@ -18,12 +18,21 @@ class WandaSP(ModelMethod):
 
     covers = ("compensate",)
 
+    def check(self, view: View, plan: Plan) -> None:
+        """One group and one channel of every block stay."""
+        self.shrinker(view, plan).check()
+
+    @staticmethod
+    def shrinker(view: View, plan: Plan) -> Shrinker:
+        """What counts and cuts."""
+        return Shrinker(view, plan, "wanda_sp")
+
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> None:
         """Block by block: with compressed inputs, later blocks see what is left of earlier ones."""
         if plan.budget == 0:
             return
-        shrinker = Shrinker(view, plan, "wanda_sp")
+        shrinker = self.shrinker(view, plan)
         counts = shrinker.counts(shrinker.even())
 
         def visit(i: int, ends: list[Layer]) -> None:

@@ -7,9 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from crunchmark import artifact
-from crunchmark.allocation import equal_shares
+from crunchmark.allocation import Uniform, equal_shares
 from crunchmark.budget import Room, Unreachable
 from crunchmark.calib import Calibration
+from crunchmark.compress import allocate
 from crunchmark.dropped import Dropper, Without, drop, rebuild, units, without
 from crunchmark.edits import settle
 from crunchmark.effects import angles, influence, surprise, taken_greedily
@@ -17,6 +18,9 @@ from crunchmark.heads import by_role
 from crunchmark.interface import Layer, Skip
 from crunchmark.terms import unpack
 from crunchmark.view import View
+from methods.allocate.components import Components
+from methods.allocate.greedy import Greedy
+from methods.allocate.owl import OWL
 from methods.shortgpt import ShortGPT
 
 BF16 = torch.bfloat16
@@ -184,6 +188,44 @@ def test_what_a_plan_gives_no_room_goes(tiny, tokens, unit):
     left = [s.weight() for s in view.all_sites()]
     settled = [w.to(BF16).float() for w in weights.values()]
     assert all(torch.equal(a, b) for a, b in zip(left, settled, strict=True))
+
+
+@pytest.mark.parametrize("accounting", ["bytes", "nominal"])
+@pytest.mark.parametrize("allocator", [Components(), OWL(lam=0)], ids=["components", "owl"])
+@UNITS
+def test_equal_shares_say_nothing_of_what_goes(tiny, tokens, unit, accounting, allocator):
+    left = []
+    for asked in (Uniform(), allocator):
+        view, method = View(deep(tiny, "llama_gqa", 6)), ShortGPT(unit=unit)
+        plan = planned(view, 0.3, accounting)
+        plan = allocate(asked, method, view, plan, Calibration(tokens), "six")
+        method.compress(view, plan, Calibration(tokens))
+        left.append([site.weight() for site in view.all_sites()])
+    assert len(left[0]) == len(left[1]) > 0.6 * 6 * 7
+    assert all(torch.equal(a, b) for a, b in zip(*left, strict=True))
+
+
+@pytest.mark.parametrize("accounting", ["bytes", "nominal"])
+@pytest.mark.parametrize("allocator", [Greedy(), OWL()], ids=["greedy", "owl"])
+@pytest.mark.parametrize(("depth", "budget", "kept"), [(2, 0.45, 1), (6, 0.5, 3), (6, 0.3, 4)])
+def test_a_plan_of_layers_deletes_no_more_blocks_than_the_budget_asks(
+    tiny, tokens, accounting, allocator, depth, budget, kept
+):
+    view = View(deep(tiny, "llama_gqa", depth))
+    plan = planned(view, budget, accounting)
+    plan = allocate(allocator, ShortGPT(), view, plan, Calibration(tokens), str(depth))
+    for i in range(depth):
+        assert len({plan.rooms[s.name].nbytes > 0 for s in view.sites(i)}) == 1, "a block goes whole"
+    ShortGPT().compress(view, plan, Calibration(tokens))
+    assert len(view.blocks) == kept
+
+
+@pytest.mark.parametrize("score", ["window", "perplexity"])
+def test_scores_that_look_at_more_than_a_block_take_no_plan(tiny, tokens, score):
+    view = View(deep(tiny, "llama_gqa"))
+    with pytest.raises(Skip, match="ShortGPT decides itself what to take where; valid: allocate=uniform"):
+        allocate(Greedy(), ShortGPT(score), view, planned(view, 0.3), Calibration(tokens), "four")
+    allocate(Greedy(), ShortGPT(), view, planned(view, 0.3), Calibration(tokens), "four")
 
 
 def test_one_block_stays(tiny, tokens):

@@ -172,8 +172,25 @@ def test_the_budget_is_met_to_one_step(tiny, tokens, tmp_path, name, scope):
     MoDeGPT().compress(view, plan, Calibration(tokens))
     artifact.write(tmp_path, view, {}, BF16, {})
     size = artifact.sizes(tmp_path)[{"blocks": "scope_bytes", "model": "model_bytes"}[scope]]
-    dropped = 2 * 2 * 32 * (scope == "model")  # biases of v are counted, and gone
-    assert 0 <= int(0.65 * whole) - size < step + dropped
+    assert 0 <= int(0.65 * whole) - size < step
+
+
+@families
+def test_at_full_size_everything_is_counted_once(tiny, name):
+    """Biases that a layer has, and no others; that of v goes into that of o."""
+    view = View(tiny(name))
+    narrower = Narrower(view, planned(view, 0.35, "model"), "")
+    have = {id(p): p.numel() for block in view.blocks for p in block.parameters()}
+    for i in range(len(view.blocks)):
+        sites = by_role(view, i)
+        if "v" in sites and sites["v"].bias is not None:
+            have.pop(id(sites["v"].bias))
+    pairs = sum(
+        pool.size * heads_of(view, pool.block).groups for pool in narrower.pools if pool.kind == "pairs"
+    )
+    new = sum(by_role(view, i)["o"].shape[0] for i in range(2) if name == "qwen2")
+    counted = narrower.fixed + sum(pool.size * pool.cost for pool in narrower.pools)
+    assert counted == 2 * (sum(have.values()) + new) + pairs
 
 
 @families

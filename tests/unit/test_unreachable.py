@@ -20,6 +20,7 @@ from methods.allocate.owl import OWL
 from methods.allocate.replay import Replay
 from methods.allocate.strs import STRS
 from methods.compensate.eora import EoRA
+from methods.flap import FLAP
 from methods.lr2vq import LR2VQ
 from methods.magnitude import Magnitude
 from methods.rtn import RTN
@@ -28,6 +29,7 @@ from methods.sparsegpt import SparseGPT
 from methods.svd import SVD
 from methods.vq import VQ
 from methods.wanda import Wanda
+from methods.wanda_sp import WandaSP
 
 TOKENS = torch.randint(3, 64, (6, 12), generator=torch.Generator().manual_seed(2))
 CALIB = Calibration(TOKENS, batch=3)
@@ -43,9 +45,9 @@ UNEQUAL = [
 kinds = pytest.mark.parametrize("kind", [Wanda, SVD, VQ, RTN])
 
 
-def run(tiny, method, budget, allocator=None, repairer=None, accounting="bytes"):
+def run(tiny, method, budget, allocator=None, repairer=None, accounting="bytes", scope="blocks"):
     view = View(tiny("llama_gqa"))
-    plan = equal_shares(view, budget, accounting, "blocks", torch.bfloat16)
+    plan = equal_shares(view, budget, accounting, scope, torch.bfloat16)
     given = (CALIB, "llama_gqa", SHARED, repairer or Nothing())
     plan = allocate(allocator or Uniform(), method, view, plan, *given)
     terms = compress(method, view, plan, *given)
@@ -67,6 +69,26 @@ def test_the_nearest_budget_of_an_unequal_plan_is_reached_and_the_last(tiny, kin
     assert 0.1 < nearest < 0.99
     run(tiny, kind(), nearest, allocator, repairer)
     out_of_reach(tiny, kind(), nearest + 0.01, allocator, repairer)
+
+
+@pytest.mark.parametrize(
+    "allocator", [OWL(), Greedy(), Components(attention=0.2)], ids=lambda a: type(a).__name__
+)
+@pytest.mark.parametrize(
+    "method",
+    [ShortGPT(), ShortGPT(unit="branch"), WandaSP(), FLAP(structure="UL-UM")],
+    ids=["block", "branch", "wanda_sp", "flap"],
+)
+@pytest.mark.parametrize("accounting", ["bytes", "nominal"])
+@pytest.mark.parametrize("scope", ["blocks", "model"])
+def test_the_nearest_budget_of_a_whole_model_method_is_reached_and_the_last(
+    tiny, method, allocator, accounting, scope
+):
+    asked = {"allocator": allocator, "accounting": accounting, "scope": scope}
+    nearest = out_of_reach(tiny, method, 0.99, **asked).nearest
+    assert 0.1 < nearest < 0.99
+    run(tiny, method, nearest, **asked)
+    assert out_of_reach(tiny, method, nearest + 0.01, **asked).nearest == pytest.approx(nearest, abs=1.5e-4)
 
 
 @pytest.mark.parametrize("allocator", [Greedy(), OWL()], ids=lambda a: type(a).__name__)
