@@ -205,7 +205,7 @@ def test_calibration_that_changes_nothing_changes_nothing(tiny, tokens):
     [
         ({"metric": "up"}, r"method\.metric='up' is unknown; valid: WIFV, IFV, WIFN"),
         ({"structure": "up"}, r"method\.structure='up' is unknown; valid: AL-AM, AL-MM, UL-UM, UL-MM"),
-        ({"heads": 2}, r"method\.heads=2 is out of range; valid: 0 to 1"),
+        ({"heads": 2}, r"method\.heads=2 is out of range; valid: 0 <= share <= 1"),
         ({"compensate": 1}, r"method\.compensate=1 is no switch"),
     ],
 )
