@@ -97,7 +97,8 @@ def record(
 ) -> None:
     """Write the costs by row and column, the model's shape, the machine and the papers' commits."""
     rows = {name: {side: asdict(c) for side, c in row.items()} for name, row in found.items()}
-    commits = {f: commit(args.reference, f) for f in REPOSITORIES} if args.reference else {}
+    there = [f for f in REPOSITORIES if args.reference and (args.reference / f).is_dir()]
+    commits = {f: commit(args.reference, f) for f in there}
     model = {name: getattr(args, name) for name in (*shape, "repeats")}
     data = {"rows": rows, "model": model, "machine": facts(), "reference": commits}
     args.json.write_text(json.dumps(data, indent=1) + "\n")
