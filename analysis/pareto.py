@@ -211,19 +211,26 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     return paths
 
 
-def main(argv: Sequence[str] | None = None) -> list[Path]:
-    """Read the options and draw the figures."""
-    options = command.parser("Pareto plot and curves of a study")
+def asked(
+    purpose: str, argv: Sequence[str] | None, form: str
+) -> tuple[pd.DataFrame, Path, list[str], str, list[str]]:
+    """What commands that draw score over size share: rows, folder, formats, x and tasks."""
+    options = command.parser(purpose)
     options.add_argument(
         "--x", default="bytes", help="bytes (of the artifact on disk) or nominal (share kept)"
     )
     options.add_argument("--task", default="", help="tasks (default: all)")
-    options.add_argument("--format", default="png,pdf,svg", help="png, pdf, svg (default: all three)")
+    options.add_argument("--format", default=form, help=f"png, pdf, svg (default: {form})")
     chosen = options.parse_args(argv)
     x = command.listed(chosen.x, "x", AXES)[0]
     formats = command.listed(chosen.format, "format", FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(command.read(chosen), folder, formats, x, command.listed(chosen.task))
+    return command.read(chosen), folder, formats, x, command.listed(chosen.task)
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and draw the figures."""
+    return write(*asked("Pareto plot and curves of a study", argv, ",".join(FORMATS)))
 
 
 if __name__ == "__main__":

@@ -186,17 +186,9 @@ def write(points: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Pa
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options, draw the figures, write the tables."""
-    options = command.parser("What variants of methods gain, and where they lie on the frontier")
-    options.add_argument(
-        "--x", default="bytes", help="bytes (of the artifact on disk) or nominal (share kept)"
-    )
-    options.add_argument("--task", default="", help="tasks (default: all)")
-    options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
-    chosen = options.parse_args(argv)
-    x = command.listed(chosen.x, "x", pareto.AXES)[0]
-    formats = command.listed(chosen.format, "format", pareto.FORMATS)
-    folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(split(command.read(chosen), x, command.listed(chosen.task)), folder, formats)
+    purpose = "What variants of methods gain, and where they lie on the frontier"
+    data, folder, formats, x, tasks = pareto.asked(purpose, argv, "png")
+    return write(split(data, x, tasks), folder, formats)
 
 
 if __name__ == "__main__":
