@@ -50,7 +50,16 @@ class Layer:
         return self.stats[kind]  # type: ignore[return-value]
 
 
-class Method(ABC):
+class Keyed:
+    """What a config makes: its repr is part of the keys of cells and of shared work."""
+
+    def __repr__(self) -> str:
+        """Class and knobs, for those that are no dataclass: an address would be another key every time."""
+        knobs = (f"{name}={value!r}" for name, value in sorted(vars(self).items()) if name[0] != "_")
+        return f"{type(self).__qualname__}({', '.join(knobs)})"
+
+
+class Method(Keyed, ABC):
     """A paper's rule for one layer. Pure: no model, no files, no randomness but the layer's seed."""
 
     needs: ClassVar[tuple[type[Stat], ...]] = ()  # gathered by the walker before compress is called
@@ -73,7 +82,7 @@ class Method(ABC):
         """
         return 0
 
-    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:  # noqa: B027  # most have nothing to check
+    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:  # most have nothing to check
         """Check the knobs against all layers, by name, before any of them is compressed.
 
         Raises:
@@ -103,7 +112,7 @@ class Keep(Method):
         return Dense.of(layer.weight, room)
 
 
-class ModelMethod(ABC):
+class ModelMethod(Keyed, ABC):
     """A paper's rule that does not fit one layer at a time; it edits the model through the view."""
 
     covers: ClassVar[tuple[str, ...]] = ("allocate", "compensate")  # stages it does itself or has no use for
@@ -114,7 +123,7 @@ class ModelMethod(ABC):
         """A layer method with the same effect on outputs, for allocators to try; None: there is none."""
         return None
 
-    def check(self, view: "View", plan: Plan) -> None:  # noqa: B027  # most obey no plan of others
+    def check(self, view: "View", plan: Plan) -> None:  # most obey no plan of others
         """Check that the smallest model of this method is within the plan, whatever the plan's shares.
 
         Raises:
@@ -131,7 +140,7 @@ class ModelMethod(ABC):
         """
 
 
-class Compensator(ABC):
+class Compensator(Keyed, ABC):
     """Repairs the error a term left, with bytes reserved from the same room."""
 
     needs: ClassVar[tuple[type[Stat], ...]] = ()
@@ -152,7 +161,7 @@ class Compensator(ABC):
         """Return the term with its repair added; the repair packs into what `reserve` took of the room."""
 
 
-class Allocator(ABC):
+class Allocator(Keyed, ABC):
     """Splits a total over layers."""
 
     needs: ClassVar[tuple[type[Stat], ...]] = ()  # of the layers that the trial shows

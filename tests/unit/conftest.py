@@ -1,4 +1,4 @@
-import time
+from threading import Event
 
 import huggingface_hub.constants as hub_constants
 import pytest
@@ -13,21 +13,24 @@ from crunchmark.pipeline import Runner
 from crunchmark.store import Store
 
 
-def silence(*_, **__):
-    time.sleep(4)
-    raise OSError("timed out")
-
-
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """Nothing says offline, but nobody answers: packets to this address go nowhere."""
+    """Nothing says offline, but nobody answers: packets go nowhere. The timeouts that were asked for."""
+    asked, over = [], Event()
+
+    def silence(*_, timeout):
+        asked.append(timeout)
+        over.wait(60)  # longer than whoever asks may wait
+        raise OSError("timed out")
+
     monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("socket.create_connection", silence)
     hub._knock.cache_clear()
-    yield
+    yield asked
+    over.set()
     hub._knock.cache_clear()
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from crunchmark.cache import Cache, _source, key_of, source_of
+from crunchmark.interface import Method
 from methods.svd import SVD
 
 FORK = mp.get_context("fork")
@@ -36,6 +37,19 @@ def test_a_source_is_that_of_the_bases_too(monkeypatch, module, moves):
     _source.cache_clear()
     assert (source_of(SVD()) != before) is moves
     _source.cache_clear()
+
+
+def test_a_method_that_is_no_dataclass_has_its_knobs_for_a_key():
+    class Plain(Method):
+        def __init__(self, rank):
+            self.rank, self._seen = rank, []
+
+        def compress(self, layer, room):
+            raise NotImplementedError
+
+    assert repr(Plain(3)) == repr(Plain(3))
+    assert repr(Plain(3)) != repr(Plain(4))
+    assert repr(SVD(align=4)) != repr(SVD())
 
 
 def test_made_once_and_found_again(tmp_path):

@@ -1,5 +1,4 @@
 import json
-import time
 
 import numpy as np
 import pytest
@@ -135,16 +134,12 @@ def test_wrong_sources(tmp_path, text):
     refused(attempt(path=str(binary)), "no utf-8 text")
 
 
-def test_hub_data_set_offline_is_one_quick_line():
-    import datasets  # noqa: F401  the import is not what is timed
-
-    start = time.perf_counter()
+def test_hub_data_set_offline_is_one_line():
     refused(
         lambda: draw(Source(dataset="nobody/nothing", name="v9"), Bytes(), 1, 4, 0),
         "'nobody/nothing' (v9)",
         "offline",
     )
-    assert time.perf_counter() - start < 2
 
 
 def test_local_folder_as_data_set(tmp_path, monkeypatch):
@@ -242,15 +237,12 @@ def test_what_decides_the_texts(tmp_path):
     refused(Source(path="absent.txt").identity, "'absent.txt' does not exist")
 
 
-def test_a_data_set_without_network_is_one_line_in_two_seconds(no_network, tmp_path, monkeypatch):
-    import datasets  # noqa: F401  the import is not what is timed
-
-    start = time.perf_counter()
+def test_a_data_set_without_network_is_one_line(no_network):
     source = Source(dataset="nobody/nothing", revision="abc")
     refused(
         lambda: draw(source, Bytes(), 1, 4, 0), "'nobody/nothing'", "revision 'abc'", "the hub is offline"
     )
-    assert time.perf_counter() - start < 2
+    assert no_network == [1.0]
 
 
 def test_data_sets_below_the_data_folder_come_first(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import httpx
@@ -205,15 +204,14 @@ def test_no_tokenizer_and_a_broken_one(folder):
     refused(lambda: ModelSpec(str(folder)).tokenizer(), "holds no tokenizer; valid:", "tokenizer.json")
 
 
-def test_without_network_a_hub_model_is_refused_in_two_seconds(no_network):
-    start = time.perf_counter()
+def test_without_network_a_hub_model_is_refused(no_network):
     refused(
         lambda: ModelSpec("meta-llama/Llama-2-7b-hf").folder,
         "model.path=meta-llama/Llama-2-7b-hf",
         "the hub is offline and it is not in the cache",
     )
     refused(lambda: ModelSpec("facebook/opt-125m").folder, "facebook/opt-125m")
-    assert time.perf_counter() - start < 2
+    assert no_network in ([1.0], [1.0, 1.0])  # once a minute, not once per question
     assert hub_constants.HF_HUB_OFFLINE is False
 
 
