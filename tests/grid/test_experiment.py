@@ -1,14 +1,10 @@
 """An experiment through run.py: two processes at once, each with its part."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import Run
 
-HOUSE = Path(__file__).parents[2]
 TINY = """# @package _global_
 defaults:
   - override /hydra/sweeper: grids
@@ -32,19 +28,16 @@ def tiny(tmp_path_factory):
     (conf / "experiment" / "tiny.yaml").write_text(TINY)
 
     def start(folder, *words):
-        command = [sys.executable, "run.py", "-m", "--config-dir", str(conf), "experiment=tiny"]
         where = [f"store={folder}/store", f"cache.dir={folder}/cache"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        return subprocess.Popen([*command, *words, *where], cwd=HOUSE, env=env, **pipes)
+        return Run("-m", "--config-dir", str(conf), "experiment=tiny", *words, *where)
 
     return start
 
 
 def told(process):
     """The cells a process said it had finished, once it ended well."""
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
+    code, _, errors = process.done()
+    assert code == 0, errors
     return [line.partition(":")[0] for line in errors.splitlines() if " budget=" in line]
 
 

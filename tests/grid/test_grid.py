@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Run
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -21,7 +22,7 @@ GIVEN = {
 }  # what a yaml leaves to its user
 GIVEN |= {f"task/{v}_instruct": [f"task.{v}_instruct.{TEXT}"] for v in ("kick", "kick_paper", "kick_code")}
 GIVEN |= {"task/kick_code_summ": [f"task.kick_code_summ_{b}.path=tasks/nano" for b in "sml"]}
-GRID = ("-m", f"method={','.join(METHODS)}", "budget=0.3,0.5", "limit=4", "calib.n=8", "study=all")
+GRID = ("-m", f"method={','.join(METHODS)}", "budget=0.3,0.5", "limit=2", "calib.n=4", "study=all")
 
 
 def table(output):
@@ -56,12 +57,10 @@ def test_every_method_in_one_sweep(first, house):
 @pytest.mark.slow
 def test_again_computes_nothing_and_prints_the_same(first, house):
     before = written(house.folder / "store")
-    start = time.monotonic()
     code, output = house(*GRID)
     assert code == 0, output
     assert table(output) == table(first[1])
     assert written(house.folder / "store") == before
-    assert time.monotonic() - start < 120
 
 
 @pytest.mark.slow
@@ -86,22 +85,14 @@ def test_a_failing_cell_does_not_stop_the_sweep(house):
 @pytest.mark.slow
 def test_kill_9_then_again_is_the_undisturbed_grid(house, tmp_path):
     grid = ["-m", "method=svd,wanda", "budget=0.3,0.5", "limit=4", "calib.n=8", "task=nano_mcr,ppl_nano"]
-    command = [
-        sys.executable,
-        "run.py",
-        *grid,
-        "study=kill",
-        f"store={tmp_path}/s",
-        f"cache.dir={tmp_path}/c",
-    ]
+    words = (*grid, "study=kill", f"store={tmp_path}/s", f"cache.dir={tmp_path}/c")
     for cells in (1, 3):
-        process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
+        process, deadline = Run(*words), time.monotonic() + 120
         while len(list(tmp_path.glob("s/kill/*/cell.json"))) < cells and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
+        process.kill()
+        assert process.done()[0] == -signal.SIGKILL
+    command = [sys.executable, "run.py", *words]  # the last time as a user starts it, with its own imports
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     code, output = house(*grid, "study=kill")

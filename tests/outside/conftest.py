@@ -1,9 +1,8 @@
 import json
-import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
+from forked import Run
 
 from crunchmark.hub import DATA
 from crunchmark.machine import ROOT
@@ -54,14 +53,7 @@ def run(tmp_path):
 
     def call(*args, **env):
         where = [f"store={tmp_path / 'results'}", f"cache.dir={tmp_path / 'cache'}", "study=s"]
-        return subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *args, *where],
-            capture_output=True,
-            text=True,
-            timeout=280,
-            cwd=ROOT,
-            check=False,
-            env=os.environ | env,
-        )
+        code, out, errors = Run(*args, *where, **env).done()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=errors)
 
     return call

@@ -1,15 +1,12 @@
 """`python run.py` with a judge on loopback: one that says nothing of use, and a kill while it answers."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import Run
 from judge_server import ratings, serving
 
-from crunchmark.machine import ROOT
 from crunchmark.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endpoint")]
@@ -25,18 +22,10 @@ def start(tmp_path):
         own = f"key_env: JUDGE_KEY, parallel: 1, retries: 0, folder: {tmp_path}/judge"
         cell = ["method=magnitude", "budget=0.9", "task=nano_instruct", "limit=4", "study=s"]
         where = [f"store={tmp_path}/store", f"cache.dir={tmp_path}/cache"]
-        command = [sys.executable, "run.py", *cell, f"++task.nano_instruct.judge={{{judge}, {own}}}", *where]
-        env = os.environ | {"JUDGE_KEY": "sk-secret"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+        judged = f"++task.nano_instruct.judge={{{judge}, {own}}}"
+        return Run(*cell, judged, *where, JUDGE_KEY="sk-secret")
 
     return run
-
-
-def ended(process):
-    """Exit code and what it said on stderr."""
-    _, errors = process.communicate(timeout=200)
-    return process.returncode, errors
 
 
 def judged(tmp_path):
@@ -47,7 +36,7 @@ def judged(tmp_path):
 
 def test_a_judge_that_says_nothing_of_use_is_a_failed_row_and_asked_again(start, tmp_path):
     with serving(lambda n, body: "I like both.") as server:
-        code, errors = ended(start(server))
+        code, _, errors = start(server).done()
         assert code == 1, errors
         (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
         assert "answered 0 of " in line
@@ -56,7 +45,7 @@ def test_a_judge_that_says_nothing_of_use_is_a_failed_row_and_asked_again(start,
         assert [row["state"] for row in rows] == ["failed", "failed"]  # the cell and its parent
         assert all("answered 0 of " in row["reason"] for row in rows)
         server.script = lambda n, body: GOOD
-        code, errors = ended(start(server))
+        code, _, errors = start(server).done()
     assert code == 0, errors
     assert judged(tmp_path) == [(4, 1.0, 6.0)] * 2
     assert not [row for row in Store(tmp_path / "store").rows("s") if row["state"] == "failed"]
@@ -68,12 +57,12 @@ def test_kill_9_while_a_judge_answers_then_again_asks_for_the_rest_only(start, t
         process = start(server)
         deadline = time.monotonic() + 150
         while len(list(folder.glob("*.json"))) < 6 and time.monotonic() < deadline:
-            assert process.poll() is None, process.stderr.read()
+            assert not process.ended, process.text()
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert ended(process)[0] == -signal.SIGKILL
+        process.kill()
+        assert process.done()[0] == -signal.SIGKILL
         kept, first = len(list(folder.glob("*.json"))), [str(body) for body in server.bodies]
-        code, errors = ended(start(server))
+        code, _, errors = start(server).done()
     assert code == 0, errors
     second = [str(body) for body in server.bodies][len(first) :]
     assert kept >= 6
