@@ -18,7 +18,7 @@ test: .venv/.done  ## install what is missing, lint, type-check, run the whole s
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.done  ## the quick loop, under two minutes
 	$(BIN)/ruff check .

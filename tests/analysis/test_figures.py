@@ -10,6 +10,7 @@ from analysis import collect, command, curves, pareto, style
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_format(root, capsys):
     assert command.run(pareto.main, ["demo", "--store", str(root)]) == 0
     paths = capsys.readouterr().out.split()
@@ -20,6 +21,7 @@ def test_the_command_writes_every_format(root, capsys):
         assert len(content) > 5000
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(root, tmp_path):
     data = collect.load("demo", root)
     first, second = (pareto.write(data, tmp_path / name, ("svg", "pdf", "png")) for name in "ab")
@@ -116,6 +118,7 @@ def test_perplexities_that_explode_stay_inside(rows, tmp_path):
     assert all(path.stat().st_size > 5000 for path in pareto.write(collect.frame(rows), tmp_path, ("png",)))
 
 
+@pytest.mark.slow
 def test_models_have_figures_of_their_own(rows, tmp_path):
     other = synthetic_study.rows(methods=("svd",), budgets=(0.5,), tasks=("nano_mcr",), model="hub/opt 125m")
     names = [path.name for path in pareto.write(collect.frame(rows + other), tmp_path, ("svg",))]

@@ -52,6 +52,7 @@ def test_a_failed_cell_with_some_scores_shows_both(rows):
     assert "3 OutOfMemory: 3 GB" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [120, 100])
 def test_eight_methods_and_seven_tasks_fit(width):
     methods = tuple(list(synthetic_study.METHODS)[:8])
@@ -160,6 +161,7 @@ def test_hydra_calls_it_also_when_a_cell_failed(root, tmp_path, bad):
     assert ("x=2 is bad" in done.stderr) == bad
 
 
+@pytest.mark.slow
 def test_errors_stand_below_their_values_in_a_narrow_terminal():
     methods = tuple(list(synthetic_study.METHODS)[:8])
     lines = printed(finish.table(synthetic_study.rows(methods=methods), 92), 92).splitlines()

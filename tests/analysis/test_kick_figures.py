@@ -72,6 +72,7 @@ def test_every_table_and_figure_is_written_with_its_numbers(root, tmp_path, caps
     assert "left out: " not in capsys.readouterr().out.replace("that panel is left out", "")
 
 
+@pytest.mark.slow
 def test_a_poor_study_says_what_it_lacks_and_does_not_fail(tmp_path, capsys):
     make = Maker(tmp_path)
     make.parent({"nano_mcr": 1.0})

@@ -73,6 +73,7 @@ def test_holm_on_a_worked_example():
     assert math.isnan(stats.holm([np.nan])[0])
 
 
+@pytest.mark.slow
 def test_a_family_is_the_judged_headline_cells_of_a_model():
     data = pd.DataFrame(
         {

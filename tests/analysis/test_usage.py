@@ -50,6 +50,7 @@ def test_every_key_of_the_config_is_there_with_its_default_and_remark():
     assert "budget=0.3 share of the dense weights to remove" in flat
 
 
+@pytest.mark.slow
 def test_options_of_the_chosen_entries_and_knobs_of_methods():
     flat = " ".join(page().split())
     for group in ("model", "calib"):

@@ -23,13 +23,14 @@ def test_our_side_of_every_row_is_measured():
 
 
 @pytest.mark.slow
-def test_low_rank_is_measured_with_and_without_sharing():
+def test_low_rank_is_measured_with_and_without_sharing(monkeypatch):
+    monkeypatch.setattr(lowrank, "BUDGETS", (0.2, 0.4))
     size = {"hidden": 32, "layers": 1, "heads": 2, "inner": 48, "n": 2, "length": 16}
-    found = lowrank.measure(argparse.Namespace(**size, repeats=1, only="svd", reference=None))
-    assert set(found) == {"svd", "asvd", "svd_llm", lowrank.TOGETHER}
+    found = lowrank.measure(argparse.Namespace(**size, repeats=1, only="^a?svd$", reference=None))
+    assert set(found) == {"svd", "asvd", lowrank.TOGETHER}
     assert set(found["asvd"]) == {"one", "shared", "alone"}
     assert all(cost.cpu > 0 for row in found.values() for cost in row.values())
-    assert lowrank.show(found).row_count == 4
+    assert lowrank.show(found).row_count == 3
 
 
 def test_every_peer_of_the_low_rank_benchmark_is_a_method():

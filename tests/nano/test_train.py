@@ -20,6 +20,7 @@ def one_thread():
     torch.set_flush_denormal(False)
 
 
+@pytest.mark.slow
 def test_killed_and_rerun_ends_with_the_same_weights(tmp_path):
     whole = train.train(MICRO, tmp_path / "whole", "cpu", save_every=10)
     train.train(MICRO, tmp_path / "cut", "cpu", save_every=2, stop=3)  # dies between two saved states

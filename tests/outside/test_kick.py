@@ -19,6 +19,7 @@ ASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKED)
 def test_each_runs_offline_on_a_real_model(name, llama, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -69,6 +69,7 @@ def test_batch_auto_is_the_same_as_any_batch(llama, hub):
     assert [(i.id, i.metric, i.score) for i in auto] == [(i.id, i.metric, i.score) for i in one]
 
 
+@pytest.mark.slow
 def test_lm_evals_own_search_for_a_batch_scores_the_same(llama, hub, monkeypatch):
     expected = list(LmEval("arc_easy", limit=3).run(*llama))
     monkeypatch.setattr("tasks.lm.safe_batch", lambda model: "auto")  # what a GPU gets

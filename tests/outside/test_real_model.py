@@ -43,6 +43,7 @@ def test_perplexity_of_the_stories_is_what_its_card_says(llama, tales):
     assert perplexity(task, llama) == pytest.approx(4.48, rel=0.03)  # over all 917
 
 
+@pytest.mark.slow
 def test_text_it_was_not_trained_on_is_much_harder(llama, real):
     raw = Perplexity(path=str(real / "wikitext2" / "raw_test.txt"), window=512, limit=6)
     assert perplexity(raw, llama) > 50

@@ -158,6 +158,7 @@ def test_nobody_listens(tmp_path):
     refused(lambda: asked(judge(server, tmp_path, retries=0), cases(1)), "answered 0 of 2", server.url)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_counted_not_averaged(tmp_path):
     """One of three cases gets prose: coverage is two thirds, and the mean is that of the others."""
 

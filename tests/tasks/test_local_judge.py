@@ -34,6 +34,7 @@ def test_ten_begins_with_one():
     assert found == pytest.approx({1: 0.3, 10: 0.2, 2: 0.3})
 
 
+@pytest.mark.slow
 def test_a_local_judge_scores_both_orders(nano):
     judge = LocalJudge(str(NANO / "model"), mass=0.0)
     (found,) = judge.judge([case("a fox")], *nano)

@@ -33,6 +33,7 @@ def hub(monkeypatch):
     monkeypatch.chdir(HUB)
 
 
+@pytest.mark.slow
 def test_items_of_a_group_are_lm_evals_own_scores(nano, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     task = LmEval("kick_nano", include=NANO, limit=8)
@@ -125,6 +126,7 @@ def test_corpus_metrics_become_scores_with_weights():
     assert score(999, "bypass") is None
 
 
+@pytest.mark.slow
 def test_unknown_names_say_what_is_near():
     with pytest.raises(ValueError, match=r"no task 'arc_esy' in lm-eval .*; nearest: .*arc_easy"):
         LmEval("arc_esy").protocol()
@@ -211,6 +213,7 @@ def test_hydra_knows_files_and_any_lm_eval_name(composed):
     assert made["ppl_nano"].window == 256
 
 
+@pytest.mark.slow
 def test_every_task_file_instantiates(composed):
     for file in sorted((ROOT / "conf" / "task").glob("*.yaml")):
         for name, spec in composed(f"task={file.stem}").task.items():

@@ -89,6 +89,7 @@ def test_a_prompt_beyond_the_context_is_flagged_and_counted(nano, tmp_path):
     assert row["n"] == 3
 
 
+@pytest.mark.slow
 def test_the_edge_of_the_context_is_exact(nano, tmp_path):
     model, tokenizer = nano
     word, most = " word", model.config.max_position_embeddings - 2

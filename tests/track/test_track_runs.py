@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import wandb
 from cell_runs import CELL, CONFIG, LOST, ROWS, folders, read, records
 
@@ -12,6 +13,7 @@ from crunchmark.machine import ROOT
 from crunchmark.track import WandB
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_exactly_what_was_logged(tmp_path, capfd):
     rows = [row | {"versions": "x" * 40_000} for row in ROWS]  # longer than one block of the file
     WandB(dir=str(tmp_path), mode="offline", entity="me").log(CONFIG, rows)
@@ -101,6 +103,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     assert f"make track.dir={str(tmp_path / 'file')!r} a folder that can be written" in line
 
 
+@pytest.mark.slow
 def test_a_process_that_tracked_says_nothing_and_ends(tmp_path):
     code = (
         "import json, sys; from crunchmark.track import WandB;"

@@ -81,6 +81,7 @@ def test_rtn_twice_changes_nothing():
     assert torch.equal(again.dense()[whole], once.dense()[whole])
 
 
+@pytest.mark.slow
 def test_orderings():
     for seed in range(8):
         of = layer(40 * seed)

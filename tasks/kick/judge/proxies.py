@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rouge_score.rouge_scorer import RougeScorer
 
 from crunchmark.task import Metric
 from tasks.common import safe_batch
@@ -102,6 +101,8 @@ def covered(facts: Sequence[str], answer: str) -> float:
 
 def rouge_l(gold: str, answer: str) -> float:
     """F-measure of the longest common subsequence of stemmed words (Lin, 2004)."""
+    from rouge_score.rouge_scorer import RougeScorer  # it loads nltk, a second that most runs do not need
+
     scored = RougeScorer(["rougeL"], use_stemmer=True).score(gold, answer)
     return float(scored["rougeL"].fmeasure)
 
