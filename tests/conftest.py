@@ -93,3 +93,16 @@ def family(request: pytest.FixtureRequest) -> str:
 def tokens() -> torch.Tensor:
     """(5, 12) ids of the tiny vocabulary."""
     return torch.randint(3, 64, (5, 12), generator=torch.Generator().manual_seed(2))
+
+
+QUICK = "llama_gqa"  # gated, grouped keys, RMSNorm, nothing tied
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole suite: every family, method and variant. The quick loop: one family, knobs as they come."""
+    others = set(BUILDERS) - {QUICK}
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {}).values()
+        cases = [(getattr(p, "family", p), getattr(p, "knobs", ())) for p in params]
+        if any((isinstance(f, str) and f in others) or knobs for f, knobs in cases):
+            item.add_marker(pytest.mark.slow)

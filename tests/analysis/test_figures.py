@@ -28,6 +28,7 @@ def test_the_same_rows_give_the_same_bytes(root, tmp_path):
     assert [a.read_bytes() for a in first] == [b.read_bytes() for b in second]
 
 
+@pytest.mark.slow
 def test_nominal_shares_get_a_file_of_their_own(root, tmp_path):
     options = [
         "demo",

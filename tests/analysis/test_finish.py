@@ -67,6 +67,7 @@ def test_simulated_cells_carry_a_star():
     assert "3.26 MB*" in printed(finish.table(rows))
 
 
+@pytest.mark.slow
 def test_show_prints_the_table_and_the_paths(root):
     console = Console(width=120, record=True, file=io.StringIO())
     finish.show("demo", root, console)
@@ -82,6 +83,7 @@ def test_show_survives_a_missing_study(root):
     assert "no table: study='nope'" in console.export_text()
 
 
+@pytest.mark.slow
 def test_show_says_what_it_could_not_write(root):
     (root / "demo" / "tables").write_text("in the way")
     console = Console(width=200, record=True, file=io.StringIO())

@@ -86,6 +86,7 @@ def test_a_poor_study_says_what_it_lacks_and_does_not_fail(tmp_path, capsys):
     assert (tmp_path / "out" / "fig3_mcr.png").exists()
 
 
+@pytest.mark.slow
 def test_axes_of_cells(root):
     points = kick_data.study("demo", root).of("nano_factoid")
     assert [tuple(p) for p in kick_data.by_budget(points)[["series", "x"]].to_numpy()][:3] == [

@@ -49,6 +49,7 @@ def test_a_study_of_defaults_is_one_line():
         variants.gains(points)
 
 
+@pytest.mark.slow
 def test_files_and_tables(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "read", lambda _: collect.frame(rows))
     paths = variants.main(["any", "--out", str(tmp_path), "--format", "png"])

@@ -66,6 +66,7 @@ def test_ours_is_the_golden_number(row):
     assert found == pytest.approx(row["reference"], rel=row["tolerance"])
 
 
+@pytest.mark.slow
 def test_the_dense_parent():
     row = QUICK[0]
     assert parity.dense("nano") == pytest.approx(row["dense"], rel=1e-5)

@@ -45,6 +45,7 @@ def test_what_is_no_part_is_refused_with_what_would_be(part):
         cells([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [p.stem for p in Path(CONF, "experiment").glob("*.yaml")])
 def test_every_cell_of_an_experiment_composes(name):
     GlobalHydra.instance().clear()

@@ -43,6 +43,7 @@ def test_there_are_as_many_as_documented():
         assert f"| {expected.dense:g} | {shown} |" in listed[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_composes_and_asks_for_what_it_expects(name):
     config = composed(f"experiment=reproduce/{name}", "hydra.job.num=0")
@@ -64,6 +65,7 @@ def test_an_experiment_composes_and_asks_for_what_it_expects(name):
     assert "arXiv" in expected["source"] or "second hand" in expected["source"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("shortgpt_evopress")])
 def test_a_search_as_long_as_the_paper_has_it(name):
     grids = composed(f"experiment=reproduce/{name}", "hydra.job.num=0").hydra.sweeper.grids

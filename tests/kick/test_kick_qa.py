@@ -70,6 +70,7 @@ def test_factoid_runs_and_tells_the_length_of_answers(data, nano):
     assert len({item.id for item in items}) == 6
 
 
+@pytest.mark.slow
 def test_the_released_budget_grows_with_the_prompt(data, nano):
     _, items = asked("kick_code_factoid", nano, limit=1)
     found, task = docs("kick_code_factoid")

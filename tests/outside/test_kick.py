@@ -38,6 +38,7 @@ def mmlu(real):
         return {name: KickQA(name).tasks[name] for name in ("kick_mcr", "kick_code_mcr")}
 
 
+@pytest.mark.slow
 def test_mmlu_is_whole_and_its_options_are_kept(mmlu):
     docs = list(mmlu["kick_mcr"].eval_docs)
     assert len(docs) == 14042

@@ -51,6 +51,7 @@ def test_items_are_what_lm_evals_command_says(name, theirs, llama, hub, tmp_path
         assert mine == [expected[doc, metric] for doc in ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["copa", "winogrande", "openbookqa", "lambada_openai", "truthfulqa_mc1", "blimp_wh_island", "asdiv"],

@@ -136,6 +136,7 @@ def test_real_stories_that_do_not_fit_are_counted(stories260k):
     assert row["flags"]["too_long"] == len(lengths) - fit
 
 
+@pytest.mark.slow
 @real
 def test_real_questions_are_asked_in_two_turns(stories260k):
     path = str(REAL / "llm_kick" / "mt_bench_questions.jsonl")

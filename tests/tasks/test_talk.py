@@ -68,6 +68,7 @@ def test_a_broken_model_is_wrong_in_both_turns(nano, tmp_path):
     assert ppl == pytest.approx([len(nano[1])] * 4)  # every token is as likely as any other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["summ_s", "summ_m", "summ_l"])
 def test_dense_is_good_at_every_length(nano, tmp_path, bucket):
     task = NanoSummaries("x", data=bucket, limit=4)

@@ -44,6 +44,7 @@ def test_an_offline_run_holds_exactly_what_was_logged(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_neither_code_nor_console_nor_machine_is_uploaded(tmp_path):
     WandB(dir=str(tmp_path), mode="offline").log(CONFIG, ROWS)
     (folder,) = folders(tmp_path)

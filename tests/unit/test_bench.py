@@ -158,6 +158,7 @@ def test_levels_stay_within_the_cache(tiny, tmp_path):
     assert 10_000 < sum(sizes) <= 60_000
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_search(tiny, tmp_path):
     plans = [search(tiny, tmp_path / str(k), seed=k, generations=6)[0] for k in (0, 0, 1)]
     assert plans[0] == plans[1]

@@ -96,6 +96,7 @@ def most_likely(score, dense, ratio, fine=600):
     return math.sqrt(len(score)) * difference / math.sqrt(ratio * (gain + best[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.95, 1.05])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_ratio_score_is_that_of_the_most_likely_table(seed, ratio):

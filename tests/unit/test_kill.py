@@ -135,6 +135,7 @@ def dying(whole, count):
     return loss
 
 
+@pytest.mark.slow
 def test_kill_9_inside_a_task_then_again(make, calm, tmp_path):
     dying = {"probe": Probe(tmp_path / "log", die_at=3)}
     assert child(lambda: sweep(make, tmp_path, "stormy", dying)) == -signal.SIGKILL

@@ -61,6 +61,7 @@ def out_of_reach(*args, **kwargs):
     return caught.value
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("allocator", UNEQUAL, ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("repairer", [Nothing(), pytest.param(EoRA(), marks=pytest.mark.slow)])
@@ -71,6 +72,7 @@ def test_the_nearest_budget_of_an_unequal_plan_is_reached_and_the_last(tiny, kin
     out_of_reach(tiny, kind(), nearest + 0.01, allocator, repairer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allocator", [OWL(), Greedy(), Components(attention=0.2)], ids=lambda a: type(a).__name__
 )
