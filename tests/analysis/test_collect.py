@@ -99,6 +99,7 @@ def test_an_empty_study_is_a_frame_without_rows():
     assert collect.frame([]).empty
 
 
+@pytest.mark.slow
 def test_analysis_needs_neither_torch_nor_hydra():
     code = (
         "import sys, analysis.collect, analysis.tables, analysis.pareto, analysis.finish, crunchmark.store;"

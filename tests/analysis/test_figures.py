@@ -7,10 +7,11 @@ import synthetic_study
 
 from analysis import collect, command, curves, pareto, style
 
+pytestmark = pytest.mark.slow
+
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
-@pytest.mark.slow
 def test_the_command_writes_every_format(root, capsys):
     assert command.run(pareto.main, ["demo", "--store", str(root)]) == 0
     paths = capsys.readouterr().out.split()
@@ -21,14 +22,12 @@ def test_the_command_writes_every_format(root, capsys):
         assert len(content) > 5000
 
 
-@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(root, tmp_path):
     data = collect.load("demo", root)
     first, second = (pareto.write(data, tmp_path / name, ("svg", "pdf", "png")) for name in "ab")
     assert [a.read_bytes() for a in first] == [b.read_bytes() for b in second]
 
 
-@pytest.mark.slow
 def test_nominal_shares_get_a_file_of_their_own(root, tmp_path):
     options = [
         "demo",
@@ -84,7 +83,6 @@ def test_a_task_on_which_dense_guesses_has_no_curve():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 13])
-@pytest.mark.slow
 def test_no_text_leaves_the_figure(count):
     methods = tuple(list(synthetic_study.METHODS)[: min(count, 9)])
     tasks = tuple(list(synthetic_study.TASKS)[: min(count, 7)])
@@ -119,7 +117,6 @@ def test_perplexities_that_explode_stay_inside(rows, tmp_path):
     assert all(path.stat().st_size > 5000 for path in pareto.write(collect.frame(rows), tmp_path, ("png",)))
 
 
-@pytest.mark.slow
 def test_models_have_figures_of_their_own(rows, tmp_path):
     other = synthetic_study.rows(methods=("svd",), budgets=(0.5,), tasks=("nano_mcr",), model="hub/opt 125m")
     names = [path.name for path in pareto.write(collect.frame(rows + other), tmp_path, ("svg",))]

@@ -7,6 +7,8 @@ import pytest
 from analysis import collect, command, tables
 from crunchmark import track
 
+pytestmark = pytest.mark.slow
+
 WHERE = "wandb:me/crunch"
 
 

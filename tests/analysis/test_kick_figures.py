@@ -6,6 +6,8 @@ from kick_study import DENSE_BYTES, Maker, items
 
 from analysis import collect, command, kick, kick_data, kick_ours, kick_tables, render
 
+pytestmark = pytest.mark.slow
+
 FALLING = (1.0, 0.97, 0.8)
 AT = (0.1, 0.3, 0.5)
 SPEC = {  # arXiv:2310.01382, Table 3, Vicuna-7B, budgets 0.1 to 0.5
@@ -55,7 +57,6 @@ def instruct(score, tokens):
     return items("nano_instruct", score, 60) + items("nano_instruct", tokens, 60, metric="distinct")
 
 
-@pytest.mark.slow
 def test_every_table_and_figure_is_written_with_its_numbers(root, tmp_path, capsys):
     paths = kick.main(["demo", "--store", str(root), "--format", "png", "--out", str(tmp_path)])
     names = {path.name for path in paths}
@@ -72,7 +73,6 @@ def test_every_table_and_figure_is_written_with_its_numbers(root, tmp_path, caps
     assert "left out: " not in capsys.readouterr().out.replace("that panel is left out", "")
 
 
-@pytest.mark.slow
 def test_a_poor_study_says_what_it_lacks_and_does_not_fail(tmp_path, capsys):
     make = Maker(tmp_path)
     make.parent({"nano_mcr": 1.0})
@@ -86,7 +86,6 @@ def test_a_poor_study_says_what_it_lacks_and_does_not_fail(tmp_path, capsys):
     assert (tmp_path / "out" / "fig3_mcr.png").exists()
 
 
-@pytest.mark.slow
 def test_axes_of_cells(root):
     points = kick_data.study("demo", root).of("nano_factoid")
     assert [tuple(p) for p in kick_data.by_budget(points)[["series", "x"]].to_numpy()][:3] == [

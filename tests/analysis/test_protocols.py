@@ -8,6 +8,8 @@ from synthetic_study import put
 from analysis import collect, command, finish, kick, pareto, plan, protocols, tables
 from crunchmark.store import Store
 
+pytestmark = pytest.mark.slow
+
 NEW = "nano_ppl-v2"
 SMALL = {"methods": ("svd", "wanda"), "budgets": (0.1, 0.3), "tasks": ("nano_factoid", "nano_ppl")}
 
@@ -133,7 +135,6 @@ def test_the_end_of_a_sweep_leaves_the_cells_out_and_says_so(store):
     assert "quality.md" in text
 
 
-@pytest.mark.slow
 def test_a_large_study_says_so_too(tmp_path):
     many = synthetic_study.rows(
         budgets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), tasks=("nano_factoid", "nano_ppl")

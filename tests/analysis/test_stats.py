@@ -137,6 +137,7 @@ def test_a_model_that_broke_fails_and_is_no_missing_score(tmp_path, k):
     assert (line["state"], line["n"]) == ("fail", 120)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["mean", "exp"])
 def test_the_tables_name_the_seed_that_broke(tmp_path, kind):

@@ -7,6 +7,8 @@ import synthetic_study
 
 from analysis import collect, command, outfile, render, tables
 
+pytestmark = pytest.mark.slow
+
 
 def body(text):
     return [

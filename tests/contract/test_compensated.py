@@ -31,6 +31,8 @@ from crunchmark.stats import Gram
 from crunchmark.terms import LowRank
 from crunchmark.view import View
 
+pytestmark = pytest.mark.slow
+
 REPAIRS = {p.stem: OmegaConf.load(p) for p in sorted((ROOT / "conf/compensate").glob("*.yaml"))}
 BASES = ("wanda", "rtn", "gptq", "svd_llm", "afm")
 CASES = [(Case(method, family), "eora") for method in BASES for family in FAMILIES]

@@ -111,7 +111,9 @@ def scores(folder):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(HOUSE.glob("conf/*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+    "path",
+    [p if p.parent.name == "method" else pytest.param(p, marks=pytest.mark.slow) for p in YAMLS],
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_every_yaml_composes_and_its_objects_are_made(path):
     group, name = path.parent.name, path.stem

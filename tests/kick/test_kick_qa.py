@@ -10,6 +10,8 @@ from tasks.kick.qa import KickQA
 from tasks.kick.subjects import GROUP
 from tasks.protocol import source
 
+pytestmark = pytest.mark.slow
+
 
 def test_factoid_takes_the_evaluation_split_and_all_names_of_all_parses(data):
     found, _ = docs("kick_factoid")
@@ -70,7 +72,6 @@ def test_factoid_runs_and_tells_the_length_of_answers(data, nano):
     assert len({item.id for item in items}) == 6
 
 
-@pytest.mark.slow
 def test_the_released_budget_grows_with_the_prompt(data, nano):
     _, items = asked("kick_code_factoid", nano, limit=1)
     found, task = docs("kick_code_factoid")

@@ -180,6 +180,7 @@ def efficiency_energy(device, folder):
     return Energy(device, folder)
 
 
+@pytest.mark.slow
 def test_every_family_runs(tiny, family):
     found, _ = asked(Efficiency(**QUICK | {"repeats": 2}), Plain(tiny, family))
     assert found["speedup_decode_b1_l8"]["value"] > 0

@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 from crunchmark.machine import ROOT
 from tasks.kick.generate import Decode, generate, prompt_ids
 
+pytestmark = pytest.mark.slow
+
 NANO = ROOT / "tasks" / "nano"
 
 

@@ -16,7 +16,7 @@ from crunchmark.machine import ROOT
 from crunchmark.task import Item
 from tasks.kick.judge import Case
 
-pytestmark = pytest.mark.usefixtures("endpoint")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endpoint")]
 GOOD = ratings()
 
 

@@ -11,6 +11,8 @@ from tasks.kick.judge import Judge, Score
 from tasks.kick.judge.base import rated
 from tasks.nano.talks import NanoInstructions
 
+pytestmark = pytest.mark.slow
+
 GOOD = ratings()
 PROSE = "I like\nboth."
 

@@ -15,6 +15,8 @@ from tasks.kick.judge.api import ApiJudge
 from tasks.kick.judge.local import LocalJudge
 from tasks.kick.judge.proxies import Proxies
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("kick_instruct", "kick_summ", "kick_paper_instruct", "kick_paper_summ", "kick_code_instruct")
 TASKS += ("kick_code_summ", "nano_instruct", "nano_summ_lengths")
 

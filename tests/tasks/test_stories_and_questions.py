@@ -123,6 +123,7 @@ def test_real_stories_make_three_buckets_without_leaks():
     assert all("@highlight" in talk.turns[0] for talk in kept)
 
 
+@pytest.mark.slow
 @real
 def test_real_stories_that_do_not_fit_are_counted(stories260k):
     decode = Decode(max_new_tokens=16)

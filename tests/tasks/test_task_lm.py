@@ -15,6 +15,8 @@ from tasks.common import safe_batch
 from tasks.index import known, lm_eval_home
 from tasks.lm import LmEval, score
 
+pytestmark = pytest.mark.slow
+
 NANO = "tasks/nano/lm"
 HUB = Path(os.environ.get("CRUNCHMARK_DATA", ROOT.parent / "shared" / "data" / "hub"))
 CONFIG = """
@@ -33,7 +35,6 @@ def hub(monkeypatch):
     monkeypatch.chdir(HUB)
 
 
-@pytest.mark.slow
 def test_items_of_a_group_are_lm_evals_own_scores(nano, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     task = LmEval("kick_nano", include=NANO, limit=8)
@@ -126,7 +127,6 @@ def test_corpus_metrics_become_scores_with_weights():
     assert score(999, "bypass") is None
 
 
-@pytest.mark.slow
 def test_unknown_names_say_what_is_near():
     with pytest.raises(ValueError, match=r"no task 'arc_esy' in lm-eval .*; nearest: .*arc_easy"):
         LmEval("arc_esy").protocol()
@@ -157,7 +157,6 @@ def test_arc_easy_has_the_chance_of_its_choices(nano, hub):
     assert items[0].extra["prediction"] in range(5)
 
 
-@pytest.mark.slow
 def test_wikitext_aggregates_to_what_lm_eval_says(nano, hub):
     task = LmEval("wikitext", limit=2)
     items = list(task.run(*nano))
@@ -213,7 +212,6 @@ def test_hydra_knows_files_and_any_lm_eval_name(composed):
     assert made["ppl_nano"].window == 256
 
 
-@pytest.mark.slow
 def test_every_task_file_instantiates(composed):
     for file in sorted((ROOT / "conf" / "task").glob("*.yaml")):
         for name, spec in composed(f"task={file.stem}").task.items():

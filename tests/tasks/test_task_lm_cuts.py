@@ -9,6 +9,8 @@ from crunchmark.task import Item, Metric
 from tasks.lm import LmEval, score
 from tasks.samples import truncated
 
+pytestmark = pytest.mark.slow
+
 NANO = "tasks/nano/lm"
 YAML = """
 task: own
@@ -89,7 +91,6 @@ def test_a_prompt_beyond_the_context_is_flagged_and_counted(nano, tmp_path):
     assert row["n"] == 3
 
 
-@pytest.mark.slow
 def test_the_edge_of_the_context_is_exact(nano, tmp_path):
     model, tokenizer = nano
     word, most = " word", model.config.max_position_embeddings - 2

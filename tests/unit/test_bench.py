@@ -64,6 +64,7 @@ def steps(method, plan, shapes, equal):
         yield from (b - a for a, b in itertools.pairwise(sizes) if a == room.nbytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", METHODS)

@@ -61,6 +61,7 @@ def test_a_method_of_the_whole_model_is_skipped_with_the_reason(runner, make):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [ShortGPT(), WandaSP(), FLAP(), MoDeGPT()], ids=lambda m: type(m).__name__)
 def test_it_is_skipped_before_anything_is_searched(runner, make, method, monkeypatch):
     monkeypatch.setattr(Bench, "__init__", lambda *_: pytest.fail("a search began"))

@@ -190,6 +190,7 @@ def test_what_a_plan_gives_no_room_goes(tiny, tokens, unit):
     assert all(torch.equal(a, b) for a, b in zip(left, settled, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accounting", ["bytes", "nominal"])
 @pytest.mark.parametrize("allocator", [Components(), OWL(lam=0)], ids=["components", "owl"])
 @UNITS

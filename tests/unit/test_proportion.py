@@ -127,6 +127,7 @@ def test_one_item_of_many_lost_is_a_match_and_all_lost_a_fail():
     assert compare(dense / 2, dense, np.ones(300)).state == "fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["yes_no", "mean"])
 def test_intervals_cover_and_errors_are_rare(kind):
     rng, hits, wrong = np.random.default_rng(5), 0, [0, 0]
