@@ -33,6 +33,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf/method"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 ONE = 0.2
 PEER: Mapping[str, Mapping[str, Any]] = {"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}, "welore": {}}
+EXACT = "asvd, exact"  # ASVD's code with a full SVD, as ours is, in place of its randomised one
 TOGETHER = "all together"
 GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
 SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 16, "length": 256}
@@ -46,9 +47,9 @@ def family() -> dict[str, Projected]:
     return {name: method for name, method in found.items() if isinstance(method, Projected)}
 
 
-def job(name: str, method: Method, budget: float) -> Job:
-    """A method at a budget; both sides look at the dense model's inputs."""
-    return Job(name, method, budget, {"ratio": budget, **PEER.get(name, {})}, "dense")
+def job(name: str, method: Method, budget: float, **how: Any) -> Job:
+    """A method at a budget; both sides look at the dense model's inputs. how: told to the peer."""
+    return Job(name, method, budget, {"ratio": budget, **PEER.get(name, {}), **how}, "dense")
 
 
 def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
@@ -61,18 +62,20 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     def them(jobs: list[Job]) -> Cost:
         return once(lambda job, model, _: theirs(job, model, ids, args.reference), jobs, parent)
 
-    found, every = {}, []
-    for name, method in family().items():
-        if not re.search(args.only, name):
-            continue
-        one, five = [job(name, method, ONE)], [job(name, method, budget) for budget in BUDGETS]
-        every += five
-        row = {"one": lambda one=one: us(one), "shared": lambda five=five: us(five)}
-        row["alone"] = lambda five=five: total([us([job]) for job in five])
+    def row(name: str, method: Method, **how: Any) -> dict[str, Callable[[], Cost]]:
+        one, *five = (job(name, method, budget, **how) for budget in (ONE, *BUDGETS))
+        made = {"one": lambda: us([one]), "shared": lambda: us(five)}
+        made["alone"] = lambda: total([us([each]) for each in five])
         if args.reference and name in PEER:
-            warm(args.reference, one)
-            row |= {"peer one": lambda one=one: them(one), "peer five": lambda five=five: them(five)}
-        found[name] = row
+            warm(args.reference, [one])
+            made |= {"peer one": lambda: them([one]), "peer five": lambda: them(five)}
+        return made
+
+    chosen = {name: method for name, method in family().items() if re.search(args.only, name)}
+    found = {name: row(name, method) for name, method in chosen.items()}
+    if args.reference and "asvd" in chosen:
+        found[EXACT] = row("asvd", chosen["asvd"], exact=True)
+    every = [job(name, method, budget) for name, method in chosen.items() for budget in BUDGETS]
     return {**found, TOGETHER: {"shared": lambda: us(every)}}
 
 
