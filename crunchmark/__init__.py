@@ -12,7 +12,8 @@ _HOME = {
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
     "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_runs "
     "check_words top",
-    "stats": "Gram InputMean InputNorm Stat",
+    "stats": "Gram InputMean InputNorm InputStat Stat",
+    "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
     "branch": "Branch",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from crunchmark.effects import surprise as surprise
     from crunchmark.effects import taken_greedily as taken_greedily
     from crunchmark.families import ROLES as ROLES
+    from crunchmark.fisher import Fisher as Fisher
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from crunchmark.stats import Gram as Gram
     from crunchmark.stats import InputMean as InputMean
     from crunchmark.stats import InputNorm as InputNorm
+    from crunchmark.stats import InputStat as InputStat
     from crunchmark.stats import Stat as Stat
     from crunchmark.store import Store as Store
     from crunchmark.task import Item as Item

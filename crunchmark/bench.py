@@ -72,9 +72,9 @@ class Bench(Trial):
 
     def layer(self, name: str) -> Layer:
         """The layer with the statistics of its inputs."""
-        site = self._dense_sites[name]
-        stats = self._statistics(self._block_of[name]) if self.maker.needs else {}
-        return self.maker.layer(site, stats.get(name, {}), dense=True)
+        site, i = self._dense_sites[name], self._block_of[name]
+        stats = self._statistics(i).get(name, {}) if self.maker.looks else {}
+        return self.maker.layer(site, {**stats, **self._slopes(i).get(name, {})}, dense=True)
 
     @cached_property
     def _block_of(self) -> dict[str, int]:
@@ -86,6 +86,10 @@ class Bench(Trial):
         return self._open.enter_context(
             maker.shared.statistics(self._dense_view, maker.calib, maker.model_key)
         )
+
+    @cached_property
+    def _slopes(self) -> Any:
+        return self._open.enter_context(self.maker.gradients(self._dense_view))
 
     @cached_property
     def _dense_view(self) -> View:

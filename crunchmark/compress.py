@@ -14,7 +14,7 @@ from crunchmark.maker import Maker, Nothing
 from crunchmark.shared import Shared, Stats
 from crunchmark.terms import Term
 from crunchmark.view import Site, View
-from crunchmark.walk import walk
+from crunchmark.walk import Visit, walk
 
 TRIED = "tried"  # note of a plan: its levels are in the cache
 
@@ -126,20 +126,25 @@ class Layerwise:
         self.terms: dict[str, Term] = {}
         self.short: dict[str, Unreachable] = {}
         self.tried = bool(plan.notes.get(TRIED))
-        self.dense = maker.calib.inputs == "dense" or not maker.needs
+        self.dense = maker.calib.inputs == "dense" or not maker.looks
 
     def run(self) -> dict[str, Term]:
         """All terms, or Unreachable with the size that can be met."""
-        maker = self.maker
-        if self.dense and maker.needs and maker.shared.affords(self.view):
-            with maker.shared.statistics(self.view, maker.calib, maker.model_key) as block:
-                for i in range(len(self.view.blocks)):
-                    self.visit(i, self.view.sites(i), block(i))
-        else:
-            walk(self.view, maker.calib, maker.needs, self.visit)
+        with self.maker.gradients(self.view) as slopes:  # of the dense model, whatever the inputs
+            self._go(lambda i, sites, stats: self.visit(sites, stats, slopes(i)))
         if self.short:
             raise self.unreachable()
         return self.terms
+
+    def _go(self, visit: Visit) -> None:
+        """Visit the blocks with the statistics of their inputs."""
+        maker = self.maker
+        if self.dense and maker.looks and maker.shared.affords(self.view):
+            with maker.shared.statistics(self.view, maker.calib, maker.model_key) as block:
+                for i in range(len(self.view.blocks)):
+                    visit(i, self.view.sites(i), dict(block(i)))
+        else:
+            walk(self.view, maker.calib, maker.needs, visit)
 
     def unreachable(self) -> Unreachable:
         """What the scope needs; the nearest budget is rounded down, so that it is within reach."""
@@ -170,11 +175,12 @@ class Layerwise:
                 found.append(needs / dense_bytes(shape))
         return max(found)
 
-    def visit(self, _: int, sites: list[Site], stats: Stats) -> None:
+    def visit(self, sites: list[Site], stats: Stats, slopes: Stats) -> None:
         """Compress one block's layers."""
         make = self.maker.level if self.tried and self.dense else self.maker.term
         for site in sites:
-            layer = self.maker.layer(site, stats.get(site.name, {}), self.dense)
+            known = {**stats.get(site.name, {}), **slopes.get(site.name, {})}
+            layer = self.maker.layer(site, known, self.dense)
             try:
                 term = make(layer, self.plan.rooms[site.name])
             except Unreachable as answer:

@@ -1,18 +1,20 @@
 """Terms for single layers: what a method is shown, what it may use, and what becomes of what it found."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
 from crunchmark.cache import key_of, source_of
 from crunchmark.calib import Calibration
+from crunchmark.fisher import Fisher
 from crunchmark.interface import Compensator, Layer, Method
 from crunchmark.seeds import NUMERICS, seed_of
-from crunchmark.shared import Shared
-from crunchmark.stats import Stat
+from crunchmark.shared import Shared, Stats
+from crunchmark.stats import InputStat, Stat
 from crunchmark.terms import Dense, Term
-from crunchmark.view import Site
+from crunchmark.view import Site, View
 
 T = TypeVar("T")
 
@@ -57,6 +59,20 @@ class Maker:
     def needs(self) -> tuple[type[Stat], ...]:
         """Statistics of the method and of the compensator."""
         return tuple(dict.fromkeys((*self.method.needs, *self.repairer.needs, *self.wanted)))
+
+    @property
+    def looks(self) -> bool:
+        """Whether anybody needs to know the layers' inputs."""
+        return any(issubclass(kind, InputStat) for kind in self.needs)
+
+    @contextmanager
+    def gradients(self, view: View) -> Iterator[Callable[[int], Stats]]:
+        """Inside, from a block's index to its squared gradients, which are none where nobody needs them."""
+        if Fisher not in self.needs:
+            yield lambda i: {}
+            return
+        with self.shared.gradients(view, self.calib, self.model_key) as found:
+            yield found
 
     def instead(self, shapes: Iterable[tuple[int, int]], room: Room) -> str:
         """What else to ask for, where layers of these shapes can not be made and repaired at any budget."""

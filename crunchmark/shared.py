@@ -6,9 +6,11 @@ On disk under the cache, so that other processes and later runs find them, and a
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -16,9 +18,10 @@ from torch import Tensor
 from crunchmark.cache import Cache, key_of
 from crunchmark.calib import Calibration
 from crunchmark.files import write_json
+from crunchmark.fisher import Fisher, gather
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
-from crunchmark.stats import Gram, InputMean, InputNorm, Stat
+from crunchmark.stats import Gram, InputMean, InputNorm, InputStat, Stat
 from crunchmark.tensorfile import load, save
 from crunchmark.terms import Term, unpack
 from crunchmark.view import Site, View
@@ -26,7 +29,7 @@ from crunchmark.walk import walk
 
 T = TypeVar("T")
 Stats = Mapping[str, Mapping[type[Stat], Stat]]
-KINDS: tuple[type[Stat], ...] = (
+KINDS: tuple[type[InputStat], ...] = (
     Gram,
     InputNorm,
     InputMean,
@@ -66,6 +69,27 @@ class Shared:
             return
         with self.cache.folder("statistics", key, lambda temp: _write(view, calib, temp)) as folder:
             yield lambda i: self.get(f"{key}/{i}", lambda: _read(folder, view.sites(i), i))
+
+    @contextmanager
+    def gradients(self, view: View, calib: Calibration, model_key: str) -> Iterator[Callable[[int], Stats]]:
+        """Inside, a function from a block's index to the squared gradients of its layers, by name.
+
+        The backward pass is made once for a model and a set of tokens; in a folder that goes again where
+        they would take more than a quarter of the cache.
+        """
+        key = key_of(model=model_key, tokens=calib.key, kind=Fisher.__name__, numerics=NUMERICS)
+        if self.cache is None:
+            found: dict[int, Stats] = self.get(key, lambda: _slopes(view, calib))
+            yield found.__getitem__
+            return
+        with ExitStack() as stack:
+            if view.scope_bytes("blocks") <= self.cache.limit / 4:
+                write = partial(_write_slopes, view, calib)
+                folder = stack.enter_context(self.cache.folder("gradients", key, write))
+            else:
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="crunchmark-")))
+                _write_slopes(view, calib, folder)
+            yield lambda i: self.get(f"{key}/{i}", lambda: _read_slopes(folder / f"{i}.safetensors"))
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gives under a key that names all it depends on; records of SAVED also go to disk."""
@@ -133,6 +157,27 @@ def _gather(view: View, calib: Calibration) -> dict[int, Stats]:
     return found
 
 
+def _slopes(view: View, calib: Calibration) -> dict[int, Stats]:
+    """The squared gradients of every block of the model as it is now."""
+    found: dict[int, Stats] = {}
+    gather(view, calib, lambda i, fishers: found.update({i: {n: {Fisher: f} for n, f in fishers.items()}}))
+    return found
+
+
+def _write_slopes(view: View, calib: Calibration, folder: Path) -> None:
+    """One file per block, written as the backward pass goes by."""
+
+    def visit(i: int, fishers: Mapping[str, Fisher]) -> None:
+        save({name: fisher.mean for name, fisher in fishers.items()}, folder / f"{i}.safetensors")
+
+    gather(view, calib, visit)
+
+
+def _read_slopes(file: Path) -> Stats:
+    """The squared gradients of a block."""
+    return {name: {Fisher: Fisher(mean)} for name, mean in load(file).items()}
+
+
 def _write(view: View, calib: Calibration, folder: Path) -> None:
     """One file per block, written as the walk goes by: memory holds one block's statistics."""
 
@@ -155,7 +200,7 @@ def _read(folder: Path, sites: list[Site], i: int) -> Stats:
     for full, tensor in load(folder / f"{i}.safetensors").items():
         group, kind, name = full.split("/")
         states.setdefault((group, kind), {})[name] = tensor
-    groups = {
+    groups: dict[str, Mapping[type[Stat], Stat]] = {
         group: {kind: kind.load(states[group, kind.__name__]) for kind in KINDS}
         for group in {site.group for site in sites}
     }

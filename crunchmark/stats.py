@@ -13,7 +13,25 @@ T = TypeVar("T")
 
 
 class Stat(ABC):
-    """A sum over tokens: starts at zero, is updated with batches, merges with another part's."""
+    """What is known of a layer over all calibration tokens."""
+
+    @property
+    @abstractmethod
+    def value(self) -> Tensor:
+        """What the papers write, float32 unless said otherwise."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load` reads back exactly."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, state: dict[str, Tensor]) -> Self:
+        """The statistic that `state` wrote."""
+
+
+class InputStat(Stat):
+    """A sum over a layer's inputs: starts at zero, is updated with batches, merges with another part's."""
 
     tokens: int
 
@@ -29,20 +47,6 @@ class Stat(ABC):
     @abstractmethod
     def merge(self, other: Self) -> Self:
         """The statistic over both parts' tokens."""
-
-    @property
-    @abstractmethod
-    def value(self) -> Tensor:
-        """What the papers write, float32 unless said otherwise."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """Tensors that `load` reads back exactly."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, state: dict[str, Tensor]) -> Self:
-        """The statistic that `state` wrote."""
 
 
 def rows(x: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def finite(energy: Tensor) -> Tensor:
     return energy
 
 
-class InputNorm(Stat):
+class InputNorm(InputStat):
     """L2 norm of every input channel over all calibration tokens (Wanda, arXiv:2306.11695)."""
 
     def __init__(self, sums: Tensor, tokens: int = 0) -> None:
@@ -98,7 +102,7 @@ class InputNorm(Stat):
         return cls(state["sums"], int(state["tokens"]))
 
 
-class InputMean(Stat):
+class InputMean(InputStat):
     """Mean and mean magnitude of every input channel (AFM, arXiv:2405.18146; ASVD, arXiv:2312.05821)."""
 
     def __init__(self, sums: Tensor, absolutes: Tensor, tokens: int = 0) -> None:
@@ -147,7 +151,7 @@ class InputMean(Stat):
         return cls(state["sums"], state["absolutes"], int(state["tokens"]))
 
 
-class Gram(Stat):
+class Gram(InputStat):
     """X^T X over all calibration tokens; the Hessian of the layer-wise error up to a factor."""
 
     def __init__(self, sums: Tensor, tokens: int = 0) -> None:

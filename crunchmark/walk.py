@@ -1,6 +1,6 @@
 """The walker: replays a model block by block on calibration data. The only hooks and input catcher."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark.stats import Stat
+from crunchmark.stats import InputStat, Stat
 from crunchmark.view import Site, View
 
 if TYPE_CHECKING:
     from crunchmark.calib import Calibration
 
-Stats = dict[type[Stat], Stat]
+Stats = Mapping[type[Stat], Stat]
 Visit = Callable[[int, list[Site], dict[str, Stats]], None]
 Run = Callable[[nn.Module, Tensor, tuple[Any, ...], dict[str, Any]], Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block got besides hidden states
@@ -114,13 +114,17 @@ class Stream:
 
     @torch.no_grad()
     def _run(self, i: int, b: int, fn: Run | None) -> Tensor:
+        return self.block(i, b, self.hidden[b], fn).cpu()
+
+    def block(self, i: int, b: int, hidden: Tensor, fn: Run | None = None) -> Tensor:
+        """Outputs (B, T, D) of block i for batch b with these hidden states (B, T, D), on its device."""
         block = self.blocks[i]
         device = _device(block)
         args, kwargs = _to(self.calls[b][i], device)
-        hidden = self.hidden[b].to(device)
+        hidden = hidden.to(device)
         out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
         result: Tensor = out[0] if isinstance(out, tuple) else out
-        return result.cpu()
+        return result
 
     def advance(self, outputs: Iterable[Tensor]) -> None:
         """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""
@@ -154,12 +158,12 @@ def _check_tokens(view: View, tokens: Tensor, batch: int) -> None:
         raise ValueError(f"sequences of {tokens.shape[1]} tokens; the model has {positions} positions")
 
 
-def _gather(stats: Stats, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _gather(stats: Sequence[InputStat], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """A forward pre-hook that updates the statistics with the module's input."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         try:
-            for stat in stats.values():
+            for stat in stats:
                 stat.update(args[0])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
@@ -167,16 +171,23 @@ def _gather(stats: Stats, name: str) -> Callable[[nn.Module, tuple[Any, ...]], N
     return hook
 
 
+def _of_inputs(needs: Sequence[type[Stat]]) -> list[type[InputStat]]:
+    """Those of the needs that a walk gathers, each once."""
+    return [kind for kind in dict.fromkeys(needs) if issubclass(kind, InputStat)]
+
+
 @contextmanager
 def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
     """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
-    kinds = list(dict.fromkeys(needs))
+    kinds = _of_inputs(needs)
     groups: dict[str, Stats] = {}
     with ExitStack() as stack:
         for site in sites:
             if site.group not in groups:
-                stats = groups[site.group] = {kind: kind.zero(site.shape[1]) for kind in kinds}
-                stack.callback(site.module.register_forward_pre_hook(_gather(stats, site.name)).remove)
+                stats = [kind.zero(site.shape[1]) for kind in kinds]
+                groups[site.group] = dict(zip(kinds, stats, strict=True))
+                hook = _gather(stats, site.name)
+                stack.callback(site.module.register_forward_pre_hook(hook).remove)
         yield {site.name: groups[site.group] for site in sites}
 
 
@@ -197,7 +208,7 @@ def walk(
     Returns:
         The stream, with tail behind the last block (inputs of the final norm); None without needs.
     """
-    if not needs:
+    if not _of_inputs(needs):
         for i in range(len(view.blocks)):
             visit(i, view.sites(i), {site.name: {} for site in view.sites(i)})
         return None

@@ -20,6 +20,7 @@ from crunchmark.budget import Plan, Room, dense_bytes
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
 from crunchmark.edits import settle
+from crunchmark.fisher import Fisher, gather
 from crunchmark.interface import Layer, Method, ModelMethod
 from crunchmark.shared import KINDS, Shared
 from crunchmark.terms import Term
@@ -191,7 +192,10 @@ def forget():
 def layers(family) -> list[Layer]:
     """The layers of the first block, in float32 so that no two weights tie, with the dense statistics."""
     view = View(TINY.build(family))
-    found = statistics(view, Calibration(TOKENS, batch=4), KINDS)
+    calib, found = Calibration(TOKENS, batch=4), {}
+    gather(view, calib, lambda i, fishers: found.update({n: {Fisher: f} for n, f in fishers.items()}))
+    for name, stats in statistics(view, calib, KINDS).items():
+        found[name].update(stats)
     return [Layer(s.name, s.weight(), found[s.name]) for s in view.sites(0)]
 
 

@@ -3,6 +3,7 @@
 import ast
 import sys
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,10 @@ LAYERS = [  # each may import from its own and from those before
         *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
         *("heads", "parts", "gone", "dropped"),
     },
-    {"walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "modular", "modules", "allocation"},
+    {
+        *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher"),
+        *("modular", "modules", "allocation"),
+    },
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker"},
     {"bench", "cell"},
@@ -201,3 +205,11 @@ def test_every_exported_name_is_there():
     typed = ast.parse((ROOT / "crunchmark/__init__.py").read_text(encoding="utf-8"))
     block = next(n for n in typed.body if isinstance(n, ast.If))
     assert {n.names[0].name for n in block.body} == set(crunchmark.__all__)
+
+
+def test_every_package_is_installed():
+    """A wheel holds what pyproject names; a folder it forgets would be missing from an installation."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    tops = ("crunchmark", "methods", "tasks", "analysis", "hydra_plugins")
+    found = {p.parent.relative_to(ROOT).as_posix() for top in tops for p in (ROOT / top).rglob("*.py")}
+    assert {name.replace("/", ".") for name in found} == set(named)
