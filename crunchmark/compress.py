@@ -140,7 +140,8 @@ class Layerwise:
         """Visit the blocks with the statistics of their inputs."""
         maker = self.maker
         if self.dense and maker.looks and maker.shared.affords(self.view):
-            with maker.shared.statistics(self.view, maker.calib, maker.model_key) as block:
+            given = (self.view, maker.calib, maker.model_key, maker.needs)
+            with maker.shared.statistics(*given) as block:
                 for i in range(len(self.view.blocks)):
                     visit(i, self.view.sites(i), dict(block(i)))
         else:

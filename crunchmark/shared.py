@@ -5,7 +5,7 @@ On disk under the cache, so that other processes and later runs find them, and a
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -29,15 +29,13 @@ from crunchmark.walk import walk
 
 T = TypeVar("T")
 Stats = Mapping[str, Mapping[type[Stat], Stat]]
-KINDS: tuple[type[InputStat], ...] = (
-    Gram,
-    InputNorm,
-    InputMean,
-)  # what is gathered, whoever asked: one pass serves all
+CHEAP: tuple[type[InputStat], ...] = (InputNorm, InputMean)  # vectors: a pass costs next to nothing more
+KINDS: tuple[type[InputStat], ...] = (Gram, *CHEAP)  # whoever asked for a Gram: one pass serves all
 MEMORY = 2 * 10**9  # bytes of tensors kept in memory
 GRAM_BYTES = 8  # a Gram is float64
 RECORD = "record.safetensors"
 META = "meta.json"
+SUMS = "statistics"
 LEVELS = "levels"  # terms that an allocator tried
 SAVED: Mapping[type, str] = {Spectrum: "spectra"}  # which derived records are worth a file
 
@@ -56,19 +54,22 @@ class Shared:
         return size <= (self.memory if self.cache is None else self.cache.limit) / 4
 
     @contextmanager
-    def statistics(self, view: View, calib: Calibration, model_key: str) -> Iterator[Callable[[int], Stats]]:
+    def statistics(
+        self, view: View, calib: Calibration, model_key: str, needs: Sequence[type[Stat]] = KINDS
+    ) -> Iterator[Callable[[int], Stats]]:
         """Inside, a function from a block's index to the statistics of its layers, by name.
 
-        The walk is made once for a model and a set of tokens.
+        The walk is made once for a model and a set of tokens, and gathers all kinds; but for needs that
+        are all cheap, nobody having paid for the others yet, those.
         """
-        kinds = [kind.__name__ for kind in KINDS]
-        key = key_of(model=model_key, tokens=calib.key, kinds=kinds, numerics=NUMERICS)
+        kinds = KINDS if Gram in needs or self._has(_named(KINDS, calib, model_key)) else CHEAP
+        key = _named(kinds, calib, model_key)
         if self.cache is None:
-            found: dict[int, Stats] = self.get(key, lambda: _gather(view, calib))
+            found: dict[int, Stats] = self.get(key, lambda: _gather(view, calib, kinds))
             yield found.__getitem__
             return
-        with self.cache.folder("statistics", key, lambda temp: _write(view, calib, temp)) as folder:
-            yield lambda i: self.get(f"{key}/{i}", lambda: _read(folder, view.sites(i), i))
+        with self.cache.folder(SUMS, key, lambda temp: _write(view, calib, kinds, temp)) as folder:
+            yield lambda i: self.get(f"{key}/{i}", lambda: _read(folder, view.sites(i), kinds, i))
 
     @contextmanager
     def gradients(self, view: View, calib: Calibration, model_key: str) -> Iterator[Callable[[int], Stats]]:
@@ -90,6 +91,10 @@ class Shared:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="crunchmark-")))
                 _write_slopes(view, calib, folder)
             yield lambda i: self.get(f"{key}/{i}", lambda: _read_slopes(folder / f"{i}.safetensors"))
+
+    def _has(self, key: str) -> bool:
+        """Whether the statistics of that key are there already."""
+        return key in self._found or (self.cache is not None and (self.cache.root / SUMS / key).is_dir())
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gives under a key that names all it depends on; records of SAVED also go to disk."""
@@ -150,10 +155,16 @@ def _bytes(value: Any) -> int:
     return _bytes(vars(value)) if isinstance(value, Stat) else 0
 
 
-def _gather(view: View, calib: Calibration) -> dict[int, Stats]:
+def _named(kinds: Sequence[type[Stat]], calib: Calibration, model_key: str) -> str:
+    """The key of these statistics."""
+    names = [kind.__name__ for kind in kinds]
+    return key_of(model=model_key, tokens=calib.key, kinds=names, numerics=NUMERICS)
+
+
+def _gather(view: View, calib: Calibration, kinds: Sequence[type[Stat]]) -> dict[int, Stats]:
     """The statistics of every block of the model as it is now."""
     found: dict[int, Stats] = {}
-    walk(view, calib, KINDS, lambda i, sites, stats: found.update({i: stats}))
+    walk(view, calib, kinds, lambda i, sites, stats: found.update({i: stats}))
     return found
 
 
@@ -178,7 +189,7 @@ def _read_slopes(file: Path) -> Stats:
     return {name: {Fisher: Fisher(mean)} for name, mean in load(file).items()}
 
 
-def _write(view: View, calib: Calibration, folder: Path) -> None:
+def _write(view: View, calib: Calibration, kinds: Sequence[type[Stat]], folder: Path) -> None:
     """One file per block, written as the walk goes by: memory holds one block's statistics."""
 
     def visit(i: int, sites: list[Site], stats: Stats) -> None:
@@ -191,17 +202,17 @@ def _write(view: View, calib: Calibration, folder: Path) -> None:
         }
         save(tensors, folder / f"{i}.safetensors")
 
-    walk(view, calib, KINDS, visit)
+    walk(view, calib, kinds, visit)
 
 
-def _read(folder: Path, sites: list[Site], i: int) -> Stats:
+def _read(folder: Path, sites: list[Site], kinds: Sequence[type[Stat]], i: int) -> Stats:
     """The statistics of block i; layers of one group share theirs."""
     states: dict[tuple[str, str], dict[str, Tensor]] = {}
     for full, tensor in load(folder / f"{i}.safetensors").items():
         group, kind, name = full.split("/")
         states.setdefault((group, kind), {})[name] = tensor
     groups: dict[str, Mapping[type[Stat], Stat]] = {
-        group: {kind: kind.load(states[group, kind.__name__]) for kind in KINDS}
+        group: {kind: kind.load(states[group, kind.__name__]) for kind in kinds}
         for group in {site.group for site in sites}
     }
     return {site.name: groups[site.group] for site in sites}
