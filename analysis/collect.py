@@ -221,12 +221,12 @@ _FACTS = (
 
 
 def gain(both: pd.DataFrame) -> pd.Series:
-    """What `value` is better by than `value_plain`: in per cent of perplexity, in points of other scores."""
+    """What `value` is better by than `value_plain`: in per cent of a plain perplexity, else in points."""
     ppl = [is_perplexity(t, m) for t, m in zip(both["task"], both["metric"], strict=True)]
     sign = np.where(both["higher_is_better"], 1.0, -1.0)
     points = 100 * sign * (both["value"] - both["value_plain"])
-    logs = 100 * np.log(both["value_plain"].where(ppl, 1.0) / both["value"].where(ppl, 1.0))
-    return logs.where(ppl, points)
+    lower = 100 * (1 - both["value"].where(ppl, 1.0) / both["value_plain"].where(ppl, 1.0))
+    return lower.where(ppl, points)
 
 
 def gone(data: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ LEAST, MOST = (
 def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
     """One line per repaired setting: the value, that of the plain cell, and what the repair gained.
 
-    `gain` is in per cent of perplexity (100 ln(plain / repaired)), in points of other scores (100 times the
+    `gain` is in per cent of the plain perplexity, in points of other scores (100 times the
     difference), and positive where the repair helps. Seeds are averaged; `agree`: all have the same sign.
     """
     measured = collect.select(data, (), tasks)

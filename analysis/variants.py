@@ -41,7 +41,7 @@ def gains(points: pd.DataFrame) -> pd.DataFrame:
     """Per model, task, variant and budget: the median gain over the methods, and how many of them gain.
 
     A gain is variant against defaults of one method at one budget: in per cent of perplexity
-    (100 ln(plain / variant)), in points of scores (100 times the difference); positive is better.
+    (what it is lower by), in points of scores (100 times the difference); positive is better.
     """
     small = points[points["state"] != "dense"]
     plain = small[small["variant"] == PLAIN]

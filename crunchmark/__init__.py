@@ -22,7 +22,7 @@ _HOME = {
     "families": "ROLES",
     "projected": "Centred Projected directions",
     "rounding": "check_grid grids round_to value_of",
-    "ladders": "Level around entropic goal_of leading levels magnitudes per_block reaching",
+    "ladders": "SLACK Level around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from crunchmark.interface import Recoverer as Recoverer
     from crunchmark.interface import Skip as Skip
     from crunchmark.interface import Trial as Trial
+    from crunchmark.ladders import SLACK as SLACK
     from crunchmark.ladders import Level as Level
     from crunchmark.ladders import around as around
     from crunchmark.ladders import entropic as entropic

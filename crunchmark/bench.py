@@ -17,7 +17,7 @@ from crunchmark.effects import influence
 from crunchmark.interface import Compensator, Layer, Trial
 from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker, Nothing, around
-from crunchmark.projected import directions
+from crunchmark.projected import Projected, directions
 from crunchmark.stats import Gram, InputMean
 from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
@@ -162,9 +162,11 @@ class Bench(Trial):
         return calibrated_error(weight, stand_in, known)
 
     def spectrum(self, name: str) -> Tensor:
-        """Energy of the directions of W C W^T, or of W W^T where no input was looked at."""
-        layer = self.layer(name)
-        return directions(layer, "gram" if Gram in layer.stats else "identity").energy
+        """Energy of the method's own directions; of others of W C W^T where they see a Gram C, or W W^T."""
+        layer, method = self.layer(name), self.maker.method
+        if isinstance(method, Projected):
+            return method.directions(layer).energy
+        return directions(layer, "gram" if Gram in method.needs else "identity").energy
 
     def influence(self) -> list[float]:
         """1 - mean cosine of what goes into a block and what comes out, token by token."""

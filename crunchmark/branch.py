@@ -58,6 +58,7 @@ class Branch(Compensator):
         lost = layer.weight - term.dense()  # (out, in)
         if not lost.any():
             return term
+        notes, setting = term.notes, term.setting
         metric = self.metric(layer)
         if metric is not None and term.shift() is not None:
             metric = metric - layer[InputMean].outer  # the shift makes up for what the mean loses
@@ -66,8 +67,8 @@ class Branch(Compensator):
         low = _balanced(basis, basis.T @ lost, room)
         if term.shift() is not None:  # a mean that the term kept; the branch has one of its own
             term = term.moved(-(low.dense() @ layer[InputMean].value))
-        both = Sum([term, low]).noted(**term.notes, rank=low.rank, solver=found.solver, missed=found.missed)
-        both.setting = term.setting
+        both = Sum([term, low]).noted(**notes, rank=low.rank, solver=found.solver, missed=found.missed)
+        both.setting = setting
         return both
 
 

@@ -65,16 +65,18 @@ def entropic(scores: Sequence[float], mean: float, eps: float, cap: float) -> li
 
     What lies above cap goes to the others; a mean above cap lifts it.
     """
-    least, cap = min(scores), max(cap, mean)
-    pull = [exp((least - s) / eps) for s in scores]
+    cap = max(cap, mean)
     full: set[int] = set()
     while True:
-        left = len(pull) * mean - cap * len(full)
-        scale = left / max(1e-300, sum(p for i, p in enumerate(pull) if i not in full))
-        removed = [cap if i in full else scale * p for i, p in enumerate(pull)]
-        over = {i for i, value in enumerate(removed) if value > cap + 1e-12}
+        rest = [i for i in range(len(scores)) if i not in full]
+        if not rest:
+            return [cap] * len(scores)
+        least = min(scores[i] for i in rest)  # of these, so that not all of them underflow
+        pull = {i: exp((least - scores[i]) / eps) for i in rest}
+        scale = (len(scores) * mean - cap * len(full)) / sum(pull.values())
+        over = {i for i in rest if scale * pull[i] > cap + 1e-12}
         if not over:
-            return removed
+            return [cap if i in full else scale * pull[i] for i in range(len(scores))]
         full |= over
 
 

@@ -9,6 +9,7 @@ FEW, LARGE = 8, 256  # a partial solution pays where one direction in so many is
 OVERSAMPLE = 8  # directions iterated beside those that are wanted
 STEPS, ROUNDS = 4, 6  # subspace iterations between two checks, and how often it is checked
 MISSED = 1e-3  # share of the energy that a partial solution may miss at most
+FLOOR = 1e-12  # of the mean second moment: smaller ones count as so large
 LADDER = (1.0, 10.0, 100.0, 1000.0)  # how far a failing factorisation may raise its damping
 
 
@@ -89,7 +90,8 @@ def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
         u, s, _ = torch.linalg.svd(w * gram.sqrt(), full_matrices=False)
         return u, s.square()
     lam, q = torch.linalg.eigh(gram)
-    root = q * lam.clamp(min=0).sqrt()  # (in, in), C = root root^T
+    floor = FLOOR * lam.mean()  # directions that no input has still span the outputs of W
+    root = q * lam.clamp(min=floor).sqrt()  # (in, in), C = root root^T
     u, s, _ = torch.linalg.svd(w @ root, full_matrices=False)  # (out, in)
     return u, s.square()
 

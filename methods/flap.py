@@ -85,11 +85,12 @@ class FLAP(ModelMethod):
 
     def score(self, layer: Layer) -> Tensor:
         """How much an input of the layer matters beyond its mean, (in,)."""
-        energy, mean = layer[InputNorm], layer[InputMean].value
+        energy, inputs = layer[InputNorm], layer[InputMean]
         if self.metric == "WIFN":
             return layer.weight.abs().mean(0) * energy.value
         n = energy.tokens
-        variance = ((energy.sums - n * mean.double().square()) / max(1, n - 1)).clamp(min=0).float()
+        variance = (energy.sums - inputs.sums.square() / n) / max(1, n - 1)  # (in,), in float64: a difference
+        variance = variance.clamp(min=0).float()
         return variance * layer.weight.square().sum(0) if self.metric == "WIFV" else variance
 
     def order(self, shrinker: Shrinker, scores: Sequence[Tensor]) -> list[Tensor]:

@@ -53,7 +53,7 @@ class TensorTrain(Leaf):
             Unreachable: not even bonds of one fit.
         """
         whole, least = math.prod(chain.sites), chain.count(1)
-        numbers = room.nbytes // room.itemsize if room.nominal is None else room.nominal * whole + 1e-9
+        numbers = room.nbytes // room.itemsize if room.nominal is None else room.nominal * whole * (1 + 1e-12)
         most = chain.fits(numbers)
         if most < 1:
             raise Unreachable(what, room.itemsize * least, room.nbytes, least=least / whole)

@@ -12,7 +12,8 @@ from crunchmark import Allocator, Plan, Trial, flag, goal_of, leading
 class Greedy(Allocator):
     """Gain of a direction: S^2 / N / (out + in); a layer whose factors outgrow its weight is dense.
 
-    S^2: energies of W C W^T where the method looks at inputs, else of W W^T.
+    S^2: energies of the directions that a low-rank method projects on; of W C W^T for others that know the
+        Gram C of inputs, else of W W^T. What a repair needs to know makes no difference.
     relative: N is the layer's whole energy, so that relative errors add up; else 1.
     """
 

@@ -6,7 +6,7 @@ from math import ceil, inf, isinf
 
 import torch
 
-from crunchmark import Allocator, Gram, Plan, Trial, goal_of, levels, reaching, shares, whole
+from crunchmark import SLACK, Allocator, Gram, Level, Plan, Trial, goal_of, levels, shares, whole
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,10 @@ class LGreCo(Allocator):
     """Least sum of relative errors tr((W-Q) C (W-Q)^T) / tr(W C W^T) at the budget, exact up to a bucket.
 
     The paper minimises size under an error; a budget asks the other way round, on the same table.
-    shares: what a layer may keep besides all (the nearest below that the method can make), and the budget's
-        own share where it is below them.
-    buckets: steps the budget is divided into; costs are rounded up to them.
+    shares: what a layer may keep besides all and the budget's own share (the nearest below that the method
+        can make).
+    buckets: steps the budget is divided into; costs are rounded up to them (where equal shares do
+        better for it, they are taken).
     """
 
     shares: Sequence[float] = field(default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
@@ -33,20 +34,33 @@ class LGreCo(Allocator):
 
     def allocate(self, trial: Trial, layers: Mapping[str, tuple[int, int]], total: int) -> Plan:
         """Errors and costs of every level of every unit, then the programme."""
-        if (
-            goal_of(trial, layers) <= 0
-        ):  # nothing is left for them: equal shares say what there would have to be
+        if goal_of(trial, layers) <= 0:  # equal shares say what there would have to be
             return trial.fit(dict.fromkeys(layers, trial.share))
-        tried = reaching(self.shares, trial)
+        goal, tried = goal_of(trial, layers), (*self.shares, trial.share)
         options = [levels(trial, layers, unit, tried) for unit in trial.units]
-        bucket = goal_of(trial, layers) / self.buckets
+        bucket = goal / self.buckets
         costs = [[ceil(level.nbytes / bucket - 1e-9) for level in unit] for unit in options]
         errors = [[sum(trial.error(n, k) for n, k in o.keeps.items()) for o in unit] for unit in options]
-        chosen = cheapest(errors, costs, self.buckets)
+        chosen, equal = cheapest(errors, costs, self.buckets), _equal(trial, layers, options)
+        spent = sum(unit[k].nbytes for unit, k in zip(options, equal, strict=True))
         if chosen is None:  # sizes or buckets round up to too much: equal shares say by how much
             return trial.fit(dict.fromkeys(layers, trial.share))
+        if spent <= goal + SLACK and _sum(errors, equal) < _sum(errors, chosen):
+            chosen = equal
         found = [unit[k] for unit, k in zip(options, chosen, strict=True)]
         return trial.fit({name: keep for level in found for name, keep in level.keeps.items()})
+
+
+def _equal(trial: Trial, layers: Mapping[str, tuple[int, int]], options: list[list[Level]]) -> list[int]:
+    """The option of every unit that is at the budget's own share."""
+    sizes = [levels(trial, layers, unit, (trial.share,))[0].nbytes for unit in trial.units]
+    return [
+        [round(o.nbytes) for o in unit].index(round(size)) for unit, size in zip(options, sizes, strict=True)
+    ]
+
+
+def _sum(errors: Sequence[Sequence[float]], chosen: Sequence[int]) -> float:
+    return sum(error[k] for error, k in zip(errors, chosen, strict=True))
 
 
 def cheapest(

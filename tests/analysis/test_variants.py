@@ -25,7 +25,7 @@ def rows():
             worse = row["method"] == "gptq" and row["budget"] == 0.5
             step = -STEPS[name] if worse else STEPS[name]
             ppl = row["metric"] == "perplexity"
-            value = row["value"] * 2.718281828459045**-step if ppl else row["value"] + step
+            value = row["value"] * (1 - step) if ppl else row["value"] + step
             config = {"method": {"align": 1}} | stages
             made.append({**row, "cell": f"{row['cell']}-{name}", "value": value, "config": config})
     return made

@@ -119,13 +119,6 @@ def test_every_candidate_of_evopress_meets_the_budget(more, share):
     assert more is not DROPPED or all(a["a"] == a["c"] for a in toy.asked)
 
 
-def test_l_greco_is_no_worse_than_equal_shares():
-    toy = Toy(ALIKE, 0.5, harm=HARM)
-    keeps = toy.give(LGreCo())
-    assert toy.nbytes(keeps) <= toy.goal + 1e-6
-    assert toy.loss(keeps, ()) < toy.loss(dict.fromkeys("abc", 0.5), ())
-
-
 def test_strs_takes_where_it_hurts_least():
     keeps = Toy(ALIKE, 0.7, harm={"a": 0.01, "b": 5.0, "c": 9.0}).give(STRS(ratios=[0.4, 0.6, 0.8]))
     assert keeps == {"a": 0.4, "b": 0.8, "c": 0.8}

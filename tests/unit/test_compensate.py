@@ -90,6 +90,16 @@ def test_full_rank_restores_the_weight(shape, repairer):
     torch.testing.assert_close(both.dense(), of.weight, rtol=0, atol=1e-4)
 
 
+@shapes
+def test_full_rank_restores_the_weight_from_few_tokens(shape):
+    """The Gram has rank 40: directions that no input has are restored, too."""
+    of = layer(3, *shape, tokens=40)
+    both = LREC(rank=999).repair(of, pruned(of), keep(0.5))
+    torch.testing.assert_close(both.dense(), of.weight, rtol=0, atol=1e-4)
+    full = SVDLLM().compress(of, keep(sum(shape) / max(shape)))
+    torch.testing.assert_close(full.dense(), of.weight, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("repairer", [UNDAMPED, ErrorSVD(rank=8)], ids=["eora", "svd"])
 @shapes
 def test_no_perturbation_beats_the_optimum(repairer, shape):

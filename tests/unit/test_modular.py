@@ -152,6 +152,20 @@ def test_pairs_score_the_same_however_turned():
     assert torch.equal(selected(other, seen(x, old.v[0]), 2, 0, 6)[0], want[0])
 
 
+def test_a_group_counts_all_its_query_heads():
+    """Pair 0 is the first head's, pair 1 the second's, and together pair 1 has more energy."""
+    d, wide = 4, 8
+    x, q = normal(200, wide), torch.zeros(1, 2, d, wide, dtype=torch.float64)
+    q[0, 0, 0, 0], q[0, 1, 1, 0] = 2.0, 3.0
+    k = torch.zeros(1, d, wide, dtype=torch.float64)
+    k[0, :, 0] = 1.0
+    none = torch.zeros(1, d, dtype=torch.float64)
+    old = Weights(q, k, k, q.transpose(1, 2), torch.zeros(1, 2, d, dtype=torch.float64), none, none)
+    assert selected(old, seen(x, k[0]), 1, 0, d)[0].tolist() == [[1]]
+    first = Weights(q[:, :1], k, k, q[:, :1].transpose(1, 2), none[:, None], none, none)
+    assert selected(first, seen(x, k[0]), 1, 0, d)[0].tolist() == [[0]]
+
+
 def test_the_allocation_keeps_its_mean():
     lost = entropic([0.1, 0.2, 0.4], 0.3, 0.1, 1.0)
     assert sum(lost) / 3 == pytest.approx(0.3)

@@ -12,9 +12,10 @@ from crunchmark.allocation import equal_shares
 from crunchmark.budget import Room, Unreachable
 from crunchmark.calib import Calibration
 from crunchmark.heads import by_role, channels_of, heads_of
-from crunchmark.interface import Skip
+from crunchmark.interface import Layer, Skip
 from crunchmark.parts import Pool, fill
 from crunchmark.shrunk import Shrinker, keep_channels, keep_groups, rebuild
+from crunchmark.stats import InputMean, InputNorm
 from crunchmark.view import View
 from methods.flap import FLAP
 from methods.wanda_sp import WandaSP
@@ -212,3 +213,12 @@ def test_calibration_that_changes_nothing_changes_nothing(tiny, tokens):
 def test_bad_knobs(knobs, match):
     with pytest.raises(ValueError, match=match):
         FLAP(**knobs)
+
+
+@pytest.mark.parametrize("ratio", [1, 100, 1000])
+def test_fluctuation_survives_a_large_mean(ratio):
+    """Var = E x^2 - (E x)^2 is a difference of numbers a million times as large."""
+    x = torch.randn(4000, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + ratio
+    energy, mean = InputNorm(x.square().sum(0), len(x)), InputMean(x.sum(0), x.abs().sum(0), len(x))
+    found = FLAP(metric="IFV").score(Layer("x", torch.ones(3, 6), {InputNorm: energy, InputMean: mean}))
+    torch.testing.assert_close(found.double(), x.var(0), rtol=1e-5, atol=0)

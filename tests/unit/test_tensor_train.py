@@ -158,3 +158,14 @@ def test_knobs_are_checked_and_told():
     with pytest.raises(ValueError, match=r"method.exclude='down' is no list; valid: as \[down\]"):
         CompactifAI(exclude="down")
     assert CompactifAI().compress(Layer("x", W), Room(800)).setting == "2 cores"
+
+
+@pytest.mark.parametrize("shape", [(4096, 11008), (11008, 4096), (8192, 28672)], ids=str)
+@pytest.mark.parametrize("cores", [2, 3])
+def test_a_share_that_a_plan_gives_is_the_bond_it_came_from(shape, cores):
+    """Shares of large layers: 1e8 numbers times a share are not whole any more."""
+    chain = Chain.balanced(shape, cores)
+    full = 2 * math.prod(shape)
+    sizes = TensorTrain.sizes(chain, Room(0, 0.5))[:-1]
+    for bond, size in list(enumerate(sizes, 1))[:: max(1, len(sizes) // 200)]:
+        assert TensorTrain.fits(chain, Room(size, size / full), "x") == chain.bonds(bond)
