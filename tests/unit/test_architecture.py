@@ -36,7 +36,7 @@ LAYERS = [  # each may import from its own and from those before
     },
     {
         *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
-        *("heads", "parts", "gone", "dropped"),
+        *("heads", "parts", "gone", "dropped", "stages"),
     },
     {
         *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher"),
