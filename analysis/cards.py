@@ -69,10 +69,10 @@ class Source:
 
     @property
     def fields(self) -> dict[str, str]:
-        """Knob -> default of the dataclass."""
+        """Knob -> default of the dataclass, "" where there is none."""
         lines = [n for node in reversed(self.lineage) for n in node.body]
-        made = [n for n in lines if isinstance(n, ast.AnnAssign) and n.value is not None]
-        return {n.target.id: ast.unparse(n.value) for n in made if isinstance(n.target, ast.Name)}
+        made = [n for n in lines if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        return {ast.unparse(n.target): ast.unparse(n.value) if n.value else "" for n in made}
 
     @property
     def prose(self) -> str:
@@ -139,17 +139,29 @@ def _target_of(note: Note) -> str:
     return next(o.default for o in note.options if o.name.rpartition(".")[2] == "_target_")
 
 
+def _stages_of(note: Note, root: Path) -> list[Source]:
+    """The classes inside a method's yaml: the stages of a pipeline."""
+    inner = [o for o in note.options if o.name.endswith("._target_") and o.name.count(".") > 1]
+    return [source(o.default, root) for o in inner]
+
+
 def _card(path: Path, note: Note, root: Path, usual: str) -> str:
     """One method, or one repair."""
     values, group = {o.name: o.default for o in note.options}, path.relative_to(root / "conf").parts[0]
     target = _target_of(note)
     usual = usual if group == "method" else "the method's"
     code = source(target, root)
+    needs = dict.fromkeys(n for part in (code, *_stages_of(note, root)) for n in part.names("needs"))
+    calibrated = bool(needs) or "ModelMethod" in code.contract
     where = f"{target.rpartition('.')[0].replace('.', '/')}.py"
     facts = [
         ("contract", code.contract),
-        ("needs", ", ".join(f"`{n}`" for n in code.names("needs")) or _unasked(code)),
-        ("calibration inputs", f"{values.get('calib.inputs', usual)}" if _calibrated(code) else "-"),
+        (
+            "needs",
+            ", ".join(f"`{n}`" for n in needs)
+            or ("the calibration stream itself" if calibrated else "no data"),
+        ),
+        ("calibration inputs", f"{values.get('calib.inputs', usual)}" if calibrated else "-"),
         ("covers", ", ".join(code.names("covers"))),
         ("published" if ARXIV.search(" ".join(note.header)) else "note", _linked(" ".join(note.header))),
         ("files", f"[{where}](../{where}), [{path.relative_to(root)}](../{path.relative_to(root)})"),
@@ -159,20 +171,10 @@ def _card(path: Path, note: Note, root: Path, usual: str) -> str:
     return "\n".join([*lines, *_knob_table(code, note, group)])
 
 
-def _calibrated(code: Source) -> bool:
-    """Whether calibration tokens are used at all."""
-    return bool(code.names("needs")) or "ModelMethod" in code.contract
-
-
-def _unasked(code: Source) -> str:
-    """What a method without `needs` sees of the data."""
-    return "the calibration stream itself" if _calibrated(code) else "no data"
-
-
 def _knob_table(code: Source, note: Note, group: str) -> Iterator[str]:
     """Knobs, defaults, meanings: the docstring's, else the yaml's comment."""
     options = [o for o in note.options if group != "method" or o.name.startswith("method.")]
-    written = {o.name: o for o in knobs(options, group)}
+    written = {o.name: o for o in knobs(options, group) if "." not in o.name} | _inner(options, group)
     found = {n: written.get(n, Option(n, default, "")) for n, default in code.fields.items()}
     if not found:
         return
@@ -181,6 +183,16 @@ def _knob_table(code: Source, note: Note, group: str) -> Iterator[str]:
         meaning = code.meanings.get(name) or option.remark
         yield f"| `{group}.{name}` | `{option.default}` | {_safe(meaning)} |"
     yield ""
+
+
+def _inner(options: Sequence[Option], group: str) -> dict[str, Option]:
+    """Knobs that are methods themselves, as one writes them."""
+    found: dict[str, list[str]] = {}
+    for option in options:
+        knob, _, name = option.name.removeprefix(f"{group}.").partition(".")
+        if name:
+            found.setdefault(knob, []).append(f"{name}: {option.default}")
+    return {knob: Option(knob, f"{{{', '.join(parts)}}}", "") for knob, parts in found.items()}
 
 
 def _linked(text: str) -> str:

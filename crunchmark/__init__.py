@@ -10,8 +10,8 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_runs "
-    "check_words top",
+    "terms": "Codebook Dense Kept Layout LowRank NM Product Quantised Settings Shift Sparse "
+    "SparseQuantised Sum TensorTrain Term check_group check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
@@ -21,8 +21,8 @@ _HOME = {
     "clusters": "kmeans nearest",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "check_grid grids round_to value_of",
-    "ladders": "SLACK Level around entropic goal_of leading levels magnitudes per_block reaching",
+    "rounding": "Columns check_grid grids round_to value_of",
+    "ladders": "Level SLACK around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
@@ -38,6 +38,7 @@ _HOME = {
     "modular": "Weights rotary weights_of",
     "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
+    "stages": "Pruner Rounder check_stages",
 }
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
+    from crunchmark.rounding import Columns as Columns
     from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to
@@ -120,6 +122,9 @@ if TYPE_CHECKING:
     from crunchmark.sliced import fuse as fuse
     from crunchmark.sliced import sliced_size as sliced_size
     from crunchmark.sliced import steps as steps
+    from crunchmark.stages import Pruner as Pruner
+    from crunchmark.stages import Rounder as Rounder
+    from crunchmark.stages import check_stages as check_stages
     from crunchmark.stats import Gram as Gram
     from crunchmark.stats import InputMean as InputMean
     from crunchmark.stats import InputNorm as InputNorm
@@ -134,16 +139,22 @@ if TYPE_CHECKING:
     from crunchmark.terms import NM as NM
     from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
+    from crunchmark.terms import Kept as Kept
+    from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
+    from crunchmark.terms import Settings as Settings
     from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
+    from crunchmark.terms import SparseQuantised as SparseQuantised
     from crunchmark.terms import Sum as Sum
     from crunchmark.terms import TensorTrain as TensorTrain
     from crunchmark.terms import Term as Term
+    from crunchmark.terms import check_group as check_group
     from crunchmark.terms import check_runs as check_runs
     from crunchmark.terms import check_words as check_words
+    from crunchmark.terms import groups_for as groups_for
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
     from crunchmark.walk import evaluating as evaluating

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crunchmark.files import TEMP, locked, whole_folder, writable
+from crunchmark.interface import Keyed
 
 
 def key_of(**parts: Any) -> str:
@@ -26,9 +27,20 @@ CONTRACTS = ("builtins", "abc", "crunchmark.interface")  # what every class has;
 
 
 def source_of(thing: object) -> str:
-    """sha256 of the source of the modules its class and its bases come from: edited code is another key."""
-    homes = dict.fromkeys(base.__module__ for base in type(thing).__mro__)
+    """sha256 of the source of the modules its class and its bases come from: edited code is another key.
+
+    What it holds that came out of a config as well counts in the same way.
+    """
+    homes = dict.fromkeys(_homes(thing))
     return _source(tuple(home for home in homes if home not in CONTRACTS))
+
+
+def _homes(thing: object) -> Iterator[str]:
+    """Modules of its class, of the bases, and of the parts it was made with."""
+    yield from (base.__module__ for base in type(thing).__mro__)
+    for part in vars(thing).values():
+        if isinstance(part, Keyed):
+            yield from _homes(part)
 
 
 @cache

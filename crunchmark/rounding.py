@@ -74,6 +74,24 @@ def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
     return torch.stack([s for s, _ in found], dim=1), torch.stack([z for _, z in found], dim=1)
 
 
+class Columns:
+    """Rounds the columns of a weight, in any order, to the grids of the weight it was made with."""
+
+    def __init__(self, weight: Tensor, bits: int, group: int, sym: bool = False) -> None:
+        """Fit the grids; weight: (out, in), group: inputs that share one, -1: the whole row."""
+        self.bits, self.group = bits, group
+        self.scale, self.zero = grids(weight, bits, group, sym)  # (out, groups) each
+        self.codes = torch.zeros(weight.shape[::-1], dtype=torch.uint8).T  # (out, in), a column in one piece
+        self._grids = [part.T.float().contiguous() for part in (self.scale, self.zero)]  # (groups, out) each
+
+    def __call__(self, column: Tensor, j: int) -> Tensor:
+        """The nearest values (out,) for the column (out,) of input j; their codes are kept."""
+        scale, zero = (part[0 if self.group == -1 else j // self.group] for part in self._grids)
+        code = round_to(column[:, None], scale, zero, self.bits)  # (out, 1)
+        self.codes[:, j] = code[:, 0]
+        return value_of(code, scale, zero)[:, 0]  # (out,)
+
+
 def check_grid(group: int | None, sym: bool) -> None:
     """Check the knobs of a grid.
 

@@ -1,37 +1,18 @@
 """Wanda (Sun et al., ICLR 2024, arXiv:2306.11695): prune by |weight| times input norm."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crunchmark import NM, InputNorm, Layer, Method, Room, Sparse, Term, whole
+from crunchmark import InputNorm, Layer, Pruner, Room, Sparse, Term
 
 
 @dataclass(frozen=True)
-class Wanda(Method):
+class Wanda(Pruner):
     """Keep, in every output row, the weights that score highest by S = |W| * ||x||  (eq. 1).
 
     run: neighbouring inputs ranked together, 4 with half kept is 2:4; 0 ranks the whole row.
     """
 
-    run: int = 0
-
     needs = (InputNorm,)
-
-    def __post_init__(self) -> None:
-        """Check what a config can get wrong."""
-        whole("method.run", self.run, least=0)
-
-    def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        """Runs must fill the rows of every layer."""
-        NM.suits(shapes, self.run)
-
-    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
-        """Of every n of a run; any size where none is set."""
-        return NM.sizes(shape, room, self.run) if self.run else None
-
-    def least(self, shape: tuple[int, int], room: Room) -> int:
-        """The bitmap."""
-        return Sparse.least(shape, room)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rank by weight times input norm."""

@@ -32,13 +32,13 @@ def gptq(
         nsamples=len(ids), true_sequential=False, wbits=bits, sym=False, percdamp=0.01, groupsize=group
     )
     script.args.__dict__.update(act_order=act_order, static_groups=static_groups)
-    with as_then(model, ids.shape[1]), _scales(script.Quantizer, half):
+    with as_then(model, ids.shape[1]), scales(script.Quantizer, half):
         script.llama_sequential(model, batches(ids), CPU)
     return model
 
 
 @contextmanager
-def _scales(quantizer: Any, half: bool) -> Iterator[None]:
+def scales(quantizer: Any, half: bool) -> Iterator[None]:
     """Inside, grids are those of scales rounded to float16 (half), or as released."""
     find = quantizer.find_params
 
@@ -59,7 +59,7 @@ def rtn(reference: Path, model: Any, ids: Tensor, bits: int, group: int = -1, ha
     """
     (quant,) = load(reference, "gptq", "quant")
     linears = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
-    with torch.no_grad(), _scales(quant.Quantizer, half):
+    with torch.no_grad(), scales(quant.Quantizer, half):
         for linear in linears:
             wide = linear.in_features
             for part in linear.weight.split(wide if group == -1 else group, dim=1):

@@ -4,12 +4,14 @@ from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
 from crunchmark.terms.joins import Product, Sum
+from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
 from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
-from crunchmark.terms.quantised import Quantised
+from crunchmark.terms.quantised import Quantised, check_group, groups_for
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
+from crunchmark.terms.sparse_quantised import Settings, SparseQuantised
 from crunchmark.terms.tensor_train import TensorTrain
 from crunchmark.terms.zero import Zero
 
@@ -18,20 +20,26 @@ __all__ = [
     "NM",
     "Codebook",
     "Dense",
+    "Kept",
+    "Layout",
     "LowRank",
     "Meta",
     "Packed",
     "Product",
     "Quantised",
+    "Settings",
     "Shift",
     "Sparse",
+    "SparseQuantised",
     "Sum",
     "TensorTrain",
     "Term",
     "Zero",
+    "check_group",
     "check_runs",
     "check_words",
     "expect",
+    "groups_for",
     "pack_bits",
     "pack_mask",
     "top",

@@ -140,6 +140,11 @@ class NM(Leaf):
         values = self.values.to(dtype).view(out, -1, self.n)  # (out, runs, n)
         return runs.scatter_(2, index.view_as(values), values).view(out, wide)  # (out, in)
 
+    def mask(self) -> Tensor:
+        """Which weights are kept, (out, in) bool; a kept zero is."""
+        ones = torch.ones_like(self.values)
+        return type(self)(self.shape, self.n, self.m, ones, self.positions)._weight(torch.uint8).bool()
+
     def pack(self) -> tuple[Packed, Meta]:
         """Values and positions; meta carries shape, n, m and dtype."""
         meta = {"kind": self.kind, "shape": list(self.shape), "n": self.n, "m": self.m}

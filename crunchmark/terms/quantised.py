@@ -33,7 +33,7 @@ class Quantised(Leaf):
     ) -> None:
         super().__init__(shape)
         self.bits, self.group = bits, group
-        self.setting = f"{bits} bit, " + ("whole rows" if group == -1 else f"groups of {group}")
+        self.setting = setting_of(bits, group)
         self.register_buffer("codes", own(codes, torch.uint8))
         self.register_buffer("scale", own(scale, torch.float16))
         self.register_buffer("zero", None if zero is None else own(zero, torch.uint8))
@@ -53,8 +53,8 @@ class Quantised(Leaf):
             ValueError: bits or group is out of range, or the scale has another shape or dtype.
         """
         out, wide = codes.shape
-        _check(bits, group)
-        expect({"scale": scale}, "scale", (out, _groups(wide, group)), torch.float16)
+        check_bits(bits, group)
+        expect({"scale": scale}, "scale", (out, groups_of(wide, group)), torch.float16)
         zeros = None
         if zero is not None:
             expect({"zero": zero}, "zero", tuple(scale.shape), torch.uint8)
@@ -64,7 +64,7 @@ class Quantised(Leaf):
     @staticmethod
     def size(shape: tuple[int, int], bits: int, group: int, sym: bool) -> int:
         """Bytes of codes, scales and zeros."""
-        groups = _groups(shape[1], group)
+        groups = groups_of(shape[1], group)
         zeros = 0 if sym else packed_width(groups, bits)
         return shape[0] * (packed_width(shape[1], bits) + 2 * groups + zeros)
 
@@ -86,10 +86,10 @@ class Quantised(Leaf):
             ValueError: bits is out of range, or group does not divide in.
             Unreachable: no setting fits.
         """
-        groups = [group] if group is not None else [g for g in GROUPS if shape[1] % g == 0]
         depths = range(MOST, LEAST - 1, -1) if bits is None else [bits]
-        _check(depths[0], groups[0])
-        _check_group(shape[1], groups[0], what)
+        groups = groups_for(shape[1], group)
+        check_bits(depths[0], groups[0])
+        check_group(shape[1], groups[0], what)
         sizes = {(b, g): Quantised.size(shape, b, g, sym) for b in depths for g in groups}
         fitting = [setting for setting, size in sizes.items() if size <= room.nbytes]
         if room.nominal is not None:
@@ -105,7 +105,7 @@ class Quantised(Leaf):
         depths = range(MOST, LEAST - 1, -1)
         if room.nominal is not None:
             return sorted(-(-dense_bytes(shape) * bits // 16) for bits in depths)
-        groups = [group] if group is not None else [g for g in GROUPS if shape[1] % g == 0]
+        groups = groups_for(shape[1], group)
         found: list[int] = []
         for bits, g in product(depths, groups):  # what is preferred comes first
             size = Quantised.size(shape, bits, g, sym)
@@ -145,8 +145,8 @@ class Quantised(Leaf):
             ValueError: a tensor is missing, or has another shape or dtype.
         """
         bits, group, (out, wide) = meta["bits"], meta["group"], meta["shape"]
-        _check(bits, group)
-        groups = _groups(wide, group)
+        check_bits(bits, group)
+        groups = groups_of(wide, group)
         codes = expect(tensors, "codes", (out, packed_width(wide, bits)), torch.uint8)
         scale = expect(tensors, "scale", (out, groups), torch.float16)
         zero = None
@@ -159,7 +159,13 @@ class Quantised(Leaf):
         return self.bits / 16
 
 
-def _groups(width: int, group: int) -> int:
+def setting_of(bits: int, group: int) -> str:
+    """Bits and group for people."""
+    return f"{bits} bit, " + ("whole rows" if group == -1 else f"groups of {group}")
+
+
+def groups_of(width: int, group: int) -> int:
+    """How many groups a row has."""
     return 1 if group == -1 else -(-width // group)
 
 
@@ -167,14 +173,29 @@ def _usual(groups: list[int]) -> int:
     return max(groups)  # what papers use where bytes do not decide
 
 
-def _check(bits: int, group: int) -> None:
+def check_bits(bits: int, group: int) -> None:
+    """Check bits and group of a term.
+
+    Raises:
+        ValueError: one is out of range.
+    """
     if not LEAST <= bits <= MOST:
         raise ValueError(f"bits={bits} is out of range; valid: {LEAST} to {MOST}")
     if group < 1 and group != -1:
         raise ValueError(f"method.group={group} is out of range; valid: a positive number, or -1 (whole row)")
 
 
-def _check_group(width: int, group: int, what: str) -> None:
+def groups_for(width: int, group: int | None) -> list[int]:
+    """The group given, else those that divide in, the finest first."""
+    return [group] if group is not None else [g for g in GROUPS if width % g == 0]
+
+
+def check_group(width: int, group: int, what: str) -> None:
+    """Check that groups fill the rows of a layer.
+
+    Raises:
+        ValueError: they do not; lists those that do.
+    """
     if width % group:
         valid = [f"{g}, " for g in range(8, width, 8) if width % g == 0]
         raise ValueError(

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 YAMLS = {path.stem: path for path in sorted((ROOT / "conf/method").glob("*.yaml"))}
 SHARED = Shared()
 BUDGETS = (0.1, 0.2, 0.4, 0.5, 0.58)
+LOWER = (0.7, 0.73, 0.76, 0.79, 0.82)  # where 4 bits of everything are too many
 STORED = torch.bfloat16
 TOKENS = torch.randint(3, 64, (8, 16), generator=torch.Generator().manual_seed(2))
 TEMP = tempfile.TemporaryDirectory(prefix="contract-")
@@ -59,7 +60,10 @@ class Case:
         return "-".join([self.method, *(f"{k}={v}" for k, v in self.knobs), self.family])
 
     def make(self) -> Method | ModelMethod:
-        return instantiate(OmegaConf.merge(config(self.method)["method"], dict(self.knobs)))
+        spec = copy.deepcopy(config(self.method)["method"])
+        for knob, value in self.knobs:
+            OmegaConf.update(spec, knob, list(value) if isinstance(value, tuple) else value)
+        return instantiate(spec)
 
     def calibration(self, seed=0) -> Calibration:
         inputs = OmegaConf.select(config(self.method), "calib.inputs", default="dense")
@@ -78,6 +82,10 @@ VARIANTS = [
     ("wanda", (("run", 4),)),
     ("sparsegpt", (("run", 4),)),
     ("sparsegpt", (("block", 12),)),
+    ("sparsegpt", (("bits", 4),)),
+    ("sparsegpt", (("bits", 4), ("run", 4))),
+    ("sparsegpt_rtn", (("sparsity", 0.5), ("bits", None))),
+    ("wanda_gptq", (("first.run", 4),)),
     ("svd", (("align", 4),)),
     ("svd_llm", (("align", 4),)),
     ("asvd", (("alpha", 1.0), ("align", 4))),
@@ -101,6 +109,7 @@ VARIANTS = [
     ("flap", (("structure", "AL-MM"),)),
 ]
 EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
+COMBINED = {"sparsegpt_rtn", "wanda_gptq"}  # notes of one module that holds two others
 SKIPPED = {
     ("slicegpt", "gemma3_text"): "a rotation of the residual stream changes the model",
     ("modegpt", "gemma3_text"): "gemma3_text norms queries and keys per head",
@@ -211,6 +220,16 @@ LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
 
 def leaves(term):
     return [leaf for part in getattr(term, "terms", ()) for leaf in leaves(part)] or [type(term).__name__]
+
+
+def rounds_what_is_kept(case):
+    """Whether its terms are sparse and quantised."""
+    return case.method in COMBINED or (case.method == "sparsegpt" and "bits" in dict(case.knobs))
+
+
+def budgets(case):
+    """Budgets at which the case has something to give up."""
+    return LOWER if rounds_what_is_kept(case) else BUDGETS
 
 
 def coarsest(case, shape):

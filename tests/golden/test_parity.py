@@ -6,7 +6,7 @@ from benchmarks.peers import PEERS
 from tests.golden import parity
 
 ROWS = parity.golden()
-NANO, UNGROUPED, STORIES = 40, 3, 9
+NANO, UNGROUPED, STORIES = 44, 3, 9
 CHOSEN = {
     ("magnitude", "50 %"),
     ("rtn", "4 bit, per row"),

@@ -8,7 +8,22 @@ from hypothesis import strategies as st
 
 from crunchmark.mpo import Chain
 from crunchmark.rounding import grid, round_to, value_of
-from crunchmark.terms import NM, Codebook, Dense, LowRank, Product, Quantised, Sparse, Sum, TensorTrain
+from crunchmark.terms import (
+    NM,
+    Codebook,
+    Dense,
+    Kept,
+    Layout,
+    LowRank,
+    Product,
+    Quantised,
+    Sparse,
+    SparseQuantised,
+    Sum,
+    TensorTrain,
+    top,
+    unpack_bits,
+)
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 sides = st.integers(1, 40)
@@ -17,7 +32,7 @@ dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
 all_bits = st.integers(2, 8)
 
 
-KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook"]
+KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "sparse_quantised"]
 
 
 def normal(seed, *shape):
@@ -34,6 +49,29 @@ def quantised(w, bits, group, sym):
     spans = [codes[:, a:b] for a, b in pairwise(ends)]
     want = torch.cat([value_of(c, s, z) for c, (s, z) in zip(spans, grids, strict=True)], 1)
     return Quantised.of(codes, scale, None if sym else zero, bits, group), want
+
+
+@st.composite
+def kept_codes(draw, shape, seed, bits, sym):
+    """A term, what it keeps, and its weight, in one of the layouts that the shape allows."""
+    out, wide = shape
+    w, form = normal(seed, out, wide), draw(st.sampled_from(["bitmap", "nm", "groups"]))
+    spans = [m for m in range(2 if form == "nm" else 1, wide + 1) if wide % m == 0]
+    layout, mask = Layout(), w.abs() > draw(st.floats(0, 3))
+    group = draw(st.sampled_from([1, 3, 8, 32, -1]))
+    if form != "bitmap" and spans:
+        layout = Layout(form, draw(st.sampled_from(spans)))
+        parts = w.view(out, -1, layout.span)
+        mask = top(parts.abs(), draw(st.integers(0, layout.span))).view(out, wide)
+    if layout.form == "groups":
+        group = layout.span
+        mask = (parts[..., :1] > draw(st.floats(-1, 1))).expand(parts.shape).reshape(out, wide)
+    dense, want = quantised(w, bits, group, sym)
+    codes, zero = unpack_bits(dense.codes, bits, wide), None
+    if not sym:
+        zero = unpack_bits(dense.zero, bits, dense.scale.shape[1])
+    kept = Kept(mask, layout)
+    return SparseQuantised.of(kept, codes, dense.scale, zero, bits, group), kept, want.where(mask, 0.0)
 
 
 @st.composite
@@ -61,6 +99,8 @@ def leaves(draw, shape=None):
     if kind == "nm" and runs:
         m = draw(st.sampled_from(runs))
         return NM.largest(w, w.abs(), draw(st.integers(1, m)), m, dtype)
+    if kind == "sparse_quantised":
+        return draw(kept_codes((out, wide), draw(seeds), draw(all_bits), draw(st.booleans())))[0]
     if kind == "quantised":
         return quantised(w, draw(all_bits), draw(st.sampled_from([1, 3, 8, 32, -1])), draw(st.booleans()))[0]
     return Dense(w, dtype)
