@@ -10,18 +10,19 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Codebook Dense Kept Layout LowRank NM Product Quantised Settings Shift Sparse "
-    "SparseQuantised Sum TensorTrain Term check_group check_runs check_words groups_for top",
+    "terms": "Bilevel Codebook Dense Kept Layout LowRank NM Nest Outliers Product Quantised Settings Shift "
+    "Sparse SparseQuantised Sum Table TensorTrain Term check_group check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
+    "apart": "Swept filled ordinary",
     "branch": "Branch",
     "mpo": "Chain",
-    "clusters": "kmeans nearest",
+    "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "Columns check_grid grids round_to value_of",
+    "rounding": "Columns check_grid grid grids round_to snap value_of",
     "ladders": "Level SLACK around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
@@ -42,6 +43,9 @@ _HOME = {
 }
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
+    from crunchmark.apart import Swept as Swept
+    from crunchmark.apart import filled as filled
+    from crunchmark.apart import ordinary as ordinary
     from crunchmark.artifact import load as load
     from crunchmark.branch import Branch as Branch
     from crunchmark.budget import Ledger as Ledger
@@ -59,8 +63,11 @@ if TYPE_CHECKING:
     from crunchmark.checks import several as several
     from crunchmark.checks import shares as shares
     from crunchmark.checks import whole as whole
+    from crunchmark.clusters import divided as divided
     from crunchmark.clusters import kmeans as kmeans
+    from crunchmark.clusters import kmeans_of_rows as kmeans_of_rows
     from crunchmark.clusters import nearest as nearest
+    from crunchmark.clusters import nearest_of_rows as nearest_of_rows
     from crunchmark.dropped import Dropper as Dropper
     from crunchmark.dropped import Unit as Unit
     from crunchmark.dropped import Without as Without
@@ -111,8 +118,10 @@ if TYPE_CHECKING:
     from crunchmark.projected import directions as directions
     from crunchmark.rounding import Columns as Columns
     from crunchmark.rounding import check_grid as check_grid
+    from crunchmark.rounding import grid as grid
     from crunchmark.rounding import grids as grids
     from crunchmark.rounding import round_to as round_to
+    from crunchmark.rounding import snap as snap
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
     from crunchmark.shrunk import Shrinker as Shrinker
@@ -137,11 +146,14 @@ if TYPE_CHECKING:
     from crunchmark.task import Scene as Scene
     from crunchmark.task import Task as Task
     from crunchmark.terms import NM as NM
+    from crunchmark.terms import Bilevel as Bilevel
     from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
     from crunchmark.terms import Kept as Kept
     from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank
+    from crunchmark.terms import Nest as Nest
+    from crunchmark.terms import Outliers as Outliers
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
     from crunchmark.terms import Settings as Settings
@@ -149,6 +161,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Sparse as Sparse
     from crunchmark.terms import SparseQuantised as SparseQuantised
     from crunchmark.terms import Sum as Sum
+    from crunchmark.terms import Table as Table
     from crunchmark.terms import TensorTrain as TensorTrain
     from crunchmark.terms import Term as Term
     from crunchmark.terms import check_group as check_group

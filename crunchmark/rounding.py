@@ -7,6 +7,8 @@ from crunchmark.checks import flag
 
 _HALF = torch.finfo(torch.float16)
 _TINIEST = 2.0**-24  # the smallest float16 above zero
+_NARROW = 4  # of the largest weight: a group whose weights span less than that is given as much
+_FARTHEST = 1024  # steps that the zero of nested grids may be away: float16 still tells half a step there
 
 
 def grid(w: Tensor, bits: int, sym: bool) -> tuple[Tensor, Tensor]:
@@ -101,3 +103,58 @@ def check_grid(group: int | None, sym: bool) -> None:
     if group not in (None, -1) and (not isinstance(group, int) or group < 1):
         raise ValueError(f"method.group={group!r} is out of range; valid: null, -1 (whole row) or >= 1")
     flag("method.sym", sym)
+
+
+def span(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The grid from the least to the largest weight of each group; its zero is no code (arXiv:2306.03078).
+
+    A group far from zero gets a wider grid: its zero would leave none to the groups it shares one with.
+
+    Args:
+        w: (..., g), one group along the last axis.
+        bits: 2 to 8.
+
+    Returns:
+        scale (...) and zero (...), float32; both 0 for a group of zeros.
+    """
+    lo, hi = w.amin(-1), w.amax(-1)  # (...), (...)
+    wide = torch.maximum(hi - lo, torch.maximum(lo.abs(), hi.abs()) / _NARROW)  # (...)
+    scale = wide / (2**bits - 1)  # (...)
+    return scale, torch.where(scale > 0, -lo / scale, 0.0)
+
+
+def snap(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes on a grid whose zero is no code.
+
+    Args:
+        w: (..., g) float32.
+        scale: (...) float32, at least 0.
+        zero: (...) float32.
+        bits: 1 to 8.
+
+    Returns:
+        (..., g) uint8.
+    """
+    least = torch.finfo(torch.float32).tiny
+    steps = w / scale.clamp(min=least).unsqueeze(-1) + zero.unsqueeze(-1)  # (..., g)
+    return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8)
+
+
+def nested(values: Tensor, bits: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Round scales or zeros of neighbouring output rows to a grid of their own; the last run may be shorter.
+
+    Args:
+        values: (out,) float32, what the groups of one column have.
+        bits: 1 to 8.
+        rows: that share a grid.
+
+    Returns:
+        codes (out,) uint8, scale (runs,) and zero (runs,) float16, found for the stored scale.
+    """
+    out, runs = len(values), -(-len(values) // rows)
+    filled = torch.cat([values, values[-1:].expand(runs * rows - out)]).view(runs, rows)  # (runs, rows)
+    lo, hi = filled.amin(1), filled.amax(1)  # (runs,), (runs,)
+    least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (runs,)
+    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (runs,)
+    zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (runs,)
+    return snap(filled, scale.float(), zero.float(), bits).flatten()[:out], scale, zero

@@ -19,6 +19,7 @@ REPOSITORIES = {  # folder -> the repository it is a checkout of
     "wanda": "locuslab/wanda",
     "sparsegpt": "IST-DASLab/sparsegpt",
     "gptq": "IST-DASLab/gptq",
+    "SpQR": "Vahe1994/SpQR",
     "TransformerCompression": "microsoft/TransformerCompression",
     "SVD-LLM": "AIoT-MLSys-Lab/SVD-LLM",
     "ASVD4LLM": "hahnyuan/ASVD4LLM",

@@ -1,4 +1,4 @@
-"""Released code that rounds weights: GPTQ, and its rounding to nearest."""
+"""Released code that rounds weights: GPTQ, its rounding to nearest, and SpQR."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +68,47 @@ def rtn(reference: Path, model: Any, ids: Tensor, bits: int, group: int = -1, ha
                 quantizer.find_params(part, weight=True)
                 part.copy_(quant.quantize(part, quantizer.scale, quantizer.zero, quantizer.maxq))
     return model
+
+
+def spqr(
+    reference: Path,
+    model: Any,
+    ids: Tensor,
+    bits: int,
+    threshold: float = 0.2,
+    act_order: bool = True,
+    half: bool = False,
+) -> Any:
+    """`quantize_spqr` of SpQR's repository with the settings of its README, all layers of a block at a time.
+
+    half: grids of scales and zeros are rounded to float16, as files hold them.
+    """
+    main, groups = load(reference, "SpQR", "main", "quant_groups")
+    order = "act_order" if act_order else "identity"
+    told = SimpleNamespace(
+        nsamples=len(ids), wbits=bits, outlier_threshold=threshold, permutation_order=order
+    )
+    told.__dict__.update(percdamp=1.0, groupsize=16, qq_groupsize=16, qq_scale_bits=3, qq_zero_bits=3)
+    told.__dict__.update(dict.fromkeys(("sym", "round_zero", "qq_zero_sym", "simplified_outliers"), False))
+    told.__dict__.update(offload_activations=False, true_sequential=False, perchannel=True, wandb=False)
+    told.skip_out_loss = True
+    with as_then(model, ids.shape[1]), _second_level(groups.Quantizer, half), torch.no_grad():
+        main.quantize_spqr(model, batches(ids), told, CPU)
+    return model
+
+
+@contextmanager
+def _second_level(quantizer: Any, half: bool) -> Iterator[None]:
+    """Inside, the grids that quantizers make for their own scales and zeros are in float16 (half)."""
+    find, inside = quantizer.find_params, [False]
+
+    def rounded(self: Any, x: Tensor, weight: bool = False) -> None:
+        outer, inside[0] = inside[0], self.qq_scale_bits is not None
+        find(self, x, weight)
+        inside[0] = outer
+        if outer:
+            self.scale = self.scale.half().float()
+            self.zero = (-x.flatten(1).amin(1).view_as(self.scale) / self.scale).half().float()
+
+    with patch.object(quantizer, "find_params", rounded if half else find):
+        yield

@@ -1,29 +1,36 @@
 """What stands in for a weight: leaves, which hold tensors, and their joins Sum and Product."""
 
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
+from crunchmark.terms.bilevel import Bilevel, Group, Nest
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
 from crunchmark.terms.joins import Product, Sum
 from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
+from crunchmark.terms.outliers import Outliers
 from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised, check_group, groups_for
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
 from crunchmark.terms.sparse_quantised import Settings, SparseQuantised
+from crunchmark.terms.table import Table
 from crunchmark.terms.tensor_train import TensorTrain
 from crunchmark.terms.zero import Zero
 
 __all__ = [
     "KINDS",
     "NM",
+    "Bilevel",
     "Codebook",
     "Dense",
+    "Group",
     "Kept",
     "Layout",
     "LowRank",
     "Meta",
+    "Nest",
+    "Outliers",
     "Packed",
     "Product",
     "Quantised",
@@ -32,6 +39,7 @@ __all__ = [
     "Sparse",
     "SparseQuantised",
     "Sum",
+    "Table",
     "TensorTrain",
     "Term",
     "Zero",

@@ -43,6 +43,7 @@ from safetensors import safe_open
 import crunchmark
 from crunchmark import artifact
 from crunchmark.budget import Room, Unreachable, dense_bytes
+from crunchmark.fisher import Fisher
 from crunchmark.interface import Method, Skip
 from crunchmark.linalg import calibrated_error
 from crunchmark.stats import Gram
@@ -56,7 +57,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 def test_the_grid_is_whole():
     modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     assert set(YAMLS) == modules - {"pipeline"} | COMBINED
-    assert len(YAMLS) == 23
+    assert len(YAMLS) == 25
     assert len(FAMILIES) == 12
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
@@ -286,6 +287,12 @@ def test_rowwise_cases():
     )  # defaults, N:M, rtn and gptq variants
 
 
+def rows_of(layer, rows):
+    """A layer of these rows alone: the same inputs, and these rows' squared gradients."""
+    stats = {**layer.stats, Fisher: Fisher(layer[Fisher].mean[rows])}
+    return type(layer)(layer.name, layer.weight[rows].clone(), stats)
+
+
 @pytest.mark.parametrize("case", [c for c in LAYERWISE if is_rowwise(c)], ids=str)
 def test_rows_are_independent(case):
     """Rows in another order, or some of them alone, come out as they did together."""
@@ -293,12 +300,12 @@ def test_rows_are_independent(case):
         want = compressed(case, layer, half(case), nominal=True).dense()
         order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
         for rows in (order, order[: len(order) // 3]):
-            part = type(layer)(layer.name, layer.weight[rows].clone(), layer.stats)
+            part = rows_of(layer, rows)
             got = compressed(case, part, half(case), nominal=True).dense()
             torch.testing.assert_close(got, want[rows], rtol=0, atol=0)
 
 
-ORDERED = {"compactifai"}  # where a row is counts: neighbours share a tensor
+ORDERED = {"compactifai", "spqr"}  # where a row is counts: neighbours share a tensor, or grids
 FREE = [c for c in LAYERWISE if not is_rowwise(c) and c.method not in ORDERED]
 
 
@@ -309,20 +316,20 @@ def test_rows_are_exchangeable(case):
     for layer in layers(case.family):
         want = compressed(case, layer, half(case), nominal=True).dense()
         order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
-        part = type(layer)(layer.name, layer.weight[order].clone(), layer.stats)
+        part = rows_of(layer, order)
         got = compressed(case, part, half(case), nominal=True).dense()
         if kinds(case) <= LOW_RANK:  # another order of sums, then 16-bit rounding
             assert float((got - want[order]).norm() / want.norm()) < 0.01
         else:
             torch.testing.assert_close(got, want[order], rtol=0, atol=0)
-        some = type(layer)(layer.name, layer.weight[:7].clone(), layer.stats)
+        some = rows_of(layer, torch.arange(7))
         alone.append(torch.equal(compressed(case, some, half(case), nominal=True).dense(), want[:7]))
     assert not all(alone)
 
 
 def test_layerwise_methods_are_methods():
     assert {c.method for c in WORKING if c not in LAYERWISE} == set(EDIT_STEPS)
-    assert math.prod((len(YAMLS), len(FAMILIES))) == 276
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 300
 
 
 @pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)

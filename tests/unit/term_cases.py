@@ -7,19 +7,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from crunchmark.mpo import Chain
-from crunchmark.rounding import grid, round_to, value_of
+from crunchmark.rounding import grid, round_to, snap, value_of
 from crunchmark.terms import (
     NM,
+    Bilevel,
     Codebook,
     Dense,
     Kept,
     Layout,
     LowRank,
+    Nest,
+    Outliers,
     Product,
     Quantised,
     Sparse,
     SparseQuantised,
     Sum,
+    Table,
     TensorTrain,
     top,
     unpack_bits,
@@ -30,9 +34,11 @@ sides = st.integers(1, 40)
 seeds = st.integers(0, 2**31)
 dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
 all_bits = st.integers(2, 8)
+some_bits = st.integers(1, 8)  # of scales and zeros
 
 
 KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "sparse_quantised"]
+KINDS += ["outliers", "bilevel", "table"]
 
 
 def normal(seed, *shape):
@@ -49,6 +55,29 @@ def quantised(w, bits, group, sym):
     spans = [codes[:, a:b] for a, b in pairwise(ends)]
     want = torch.cat([value_of(c, s, z) for c, (s, z) in zip(spans, grids, strict=True)], 1)
     return Quantised.of(codes, scale, None if sym else zero, bits, group), want
+
+
+def bilevel(w, bits, nest, order=None):
+    """The term of a weight (out, in), and what its groups' own grids make of it; order: of the columns."""
+    columns = w if order is None else w[:, order]
+    parts = columns.split(nest.group, dim=1)
+    grids = [nest.grid(part, bits) for part in parts]
+    codes = [snap(part, g.scale, g.zero, bits) for part, g in zip(parts, grids, strict=True)]
+    value = torch.cat([value_of(c, g.scale, g.zero) for c, g in zip(codes, grids, strict=True)], 1)
+    want = value if order is None else value[:, order.argsort()]
+    return Bilevel.of(torch.cat(codes, 1), grids, bits, nest, order), want
+
+
+@st.composite
+def nests(draw):
+    return Nest(draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(some_bits), draw(some_bits))
+
+
+@st.composite
+def tables(draw, w, dtype):
+    bits = draw(all_bits)
+    codes = (w.abs() * 1000).int() % 2**bits  # (out, in)
+    return Table.of(codes.byte(), normal(draw(seeds), len(w), 2**bits).to(dtype))
 
 
 @st.composite
@@ -93,6 +122,13 @@ def leaves(draw, shape=None):
         codes = (w[:, ::length].abs() * 1000).int() % 2**bits  # (out, in / length)
         lift = normal(draw(seeds), dims, length) if dims else None
         return Codebook.of(codes.byte(), normal(draw(seeds), 2**bits, dims or length), lift, dtype)
+    if kind == "table":
+        return draw(tables(w, dtype))
+    if kind == "bilevel":
+        order = normal(draw(seeds), wide).argsort() if draw(st.booleans()) else None
+        return bilevel(w, draw(all_bits), draw(nests()), order)[0]
+    if kind == "outliers":
+        return Outliers.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     if kind == "sparse":
         return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     runs = [m for m in range(2, wide + 1) if wide % m == 0]

@@ -19,6 +19,7 @@ LAYERS = [  # each may import from its own and from those before
         "stats",
         "linalg",
         "rounding",
+        "apart",
         "obs",
         "mpo",
         "clusters",

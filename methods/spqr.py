@@ -1,0 +1,119 @@
+"""SpQR (Dettmers et al., ICLR 2024, arXiv:2306.03078): tiny groups, and a few weights that stay."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crunchmark import (
+    Bilevel,
+    Gram,
+    Layer,
+    Method,
+    Nest,
+    Outliers,
+    Room,
+    Sum,
+    Swept,
+    Term,
+    filled,
+    flag,
+    number,
+    one_of,
+    ordinary,
+    positive,
+    snap,
+    sweep,
+    value_of,
+    whole,
+)
+
+
+@dataclass(frozen=True)
+class SpQR(Method):
+    """GPTQ's sweep on groups whose scales and zeros are rounded too; weights that lose much are kept apart.
+
+    threshold: tau, the loss in units of the layer's variance above which a weight is kept; null: none is.
+        In bytes the first that is tried: with the most bits that fit, what fills the room is looked for.
+    group: inputs that share a scale. rows: outputs whose scales share a grid; scale_bits, zero_bits: on it.
+    act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.
+    block: columns per lazily updated block.
+    """
+
+    threshold: float | None = 0.2
+    group: int = 16
+    rows: int = 16
+    scale_bits: int = 3
+    zero_bits: int = 3
+    act_order: bool = True
+    damp: float = 1.0
+    block: int = 128
+
+    needs = (Gram,)
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        if self.threshold is not None:
+            positive("method.threshold", self.threshold)
+        for name, value in (("group", self.group), ("rows", self.rows), ("block", self.block)):
+            whole(f"method.{name}", value)
+        one_of("method.scale_bits", self.scale_bits, range(1, 9))
+        one_of("method.zero_bits", self.zero_bits, range(1, 9))
+        flag("method.act_order", self.act_order)
+        number("method.damp", self.damp)
+
+    @property
+    def nest(self) -> Nest:
+        """How groups share."""
+        return Nest(self.group, self.rows, self.scale_bits, self.zero_bits)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
+        """Any, for outliers fill what is left; nominal: of every number of bits."""
+        return None if room.nominal is None else Bilevel.nominal_sizes(shape)
+
+    def least(self, shape: tuple[int, int], room: Room) -> int:
+        """Of 2 bits without outliers."""
+        return Bilevel.size(shape, 2, self.nest, self.act_order) + Outliers.size(shape, 0, room.itemsize)
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """Sweep until the outliers fill what the codes leave; they lie beside their nearest codes."""
+        shape, beside = layer.shape, Outliers.size(layer.shape, 0, room.itemsize)
+        bits = Bilevel.fits(shape, room, layer.name, self.nest, self.act_order, beside)
+        factor = layer[Gram].inverse(self.damp, self.act_order)
+        weight = layer.weight.masked_fill(factor.dead, 0.0)[:, factor.order]  # (out, in)
+        variance = weight.var(0, correction=min(1, len(weight) - 1))  # (in,)
+        unit = float((variance / factor.upper.diagonal().square()).mean())
+        start = math.inf if self.threshold is None else self.threshold * unit
+
+        def run(bound: float) -> Swept:
+            return self._swept(weight, factor.upper, bits, bound, room.dtype)
+
+        spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
+        exact = room.nominal is not None or start == math.inf
+        found = run(start) if exact else filled(run, start, spare // (2 + room.itemsize))
+        order, back = factor.order if self.act_order else None, factor.order.argsort()
+        term = Bilevel.of(found.codes.T, found.groups, bits, self.nest, order)
+        both = Sum([term, Outliers.of(found.rest[back].T, found.far[back].T, room.dtype)])
+        both.setting = term.setting
+        tau = found.bound / unit if unit and found.bound < math.inf else None
+        return both.noted(damping=factor.damping, outliers=found.count / weight.numel(), threshold=tau)
+
+    def _swept(self, weight: Tensor, upper: Tensor, bits: int, bound: float, dtype: torch.dtype) -> Swept:
+        """One sweep; what is set apart loses nothing but its 16-bit rounding."""
+        made = Swept.empty(bound, (weight.shape[0], weight.shape[1]))
+
+        def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
+            if j % self.group == 0:
+                w = ordinary(left[:, : self.group], d[: self.group], bits, bound)  # (out, g)
+                made.groups.append(self.nest.grid(w, bits))
+            group, w = made.groups[-1], left[:, 0]
+            code = snap(left[:, :1], group.scale, group.zero, bits)  # (out, 1)
+            value = value_of(code, group.scale, group.zero)[:, 0]  # (out,)
+            made.codes[j], made.loss[j] = code[:, 0], ((w - value) / d[0]).square()
+            made.rest[j] = torch.where(made.loss[j] > bound, w - value, 0.0).to(dtype)
+            return value + made.rest[j]
+
+        sweep(weight, upper, choose, block=max(self.group, self.block - self.block % self.group))
+        return made
