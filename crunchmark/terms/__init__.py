@@ -3,7 +3,8 @@
 from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
-from crunchmark.terms.joins import Product, Sum
+from crunchmark.terms.joins import Join, Product, Sum
+from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
 from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
@@ -18,6 +19,9 @@ __all__ = [
     "NM",
     "Codebook",
     "Dense",
+    "Join",
+    "Kernel",
+    "Laid",
     "LowRank",
     "Meta",
     "Packed",
@@ -32,8 +36,10 @@ __all__ = [
     "check_runs",
     "check_words",
     "expect",
+    "native_bf16",
     "pack_bits",
     "pack_mask",
+    "product_dtype",
     "top",
     "unpack",
     "unpack_bits",

@@ -32,6 +32,7 @@ LAYERS = [  # each may import from its own and from those before
         "resample",
         "energy",
         "efficiency",
+        "kernels",
     },
     {
         *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
