@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from crunchmark.efficiency import by_turns
-from crunchmark.kernels import equip, executed_by, seen
+from crunchmark.execution import equip, executed_by, seen
 from crunchmark.rounding import grids, round_to
 from crunchmark.terms import NM, Codebook, Quantised, Sparse, Term, native_bf16
 

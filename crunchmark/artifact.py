@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from crunchmark.dropped import rebuild as redrop
+from crunchmark.execution import equip
 from crunchmark.files import write_json
-from crunchmark.kernels import equip
 from crunchmark.modular import rebuild as remodel
 from crunchmark.shrunk import rebuild as reshrink
 from crunchmark.sliced import rebuild as reslice

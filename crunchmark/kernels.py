@@ -4,50 +4,56 @@ The kernels are operators of torch itself (docs/adr/0013-kernels-by-capability.m
 term's meta, so that a manifest tells it as well as a model.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from crunchmark.terms import KINDS, NM, Dense, Join, Kernel, Laid, Quantised, Shift, Term, Zero, native_bf16
+from crunchmark.terms import NM, Kernel, Quantised, native_bf16, pad
 
 ATEN = torch.ops.aten
 GROUPS = (256, 128, 64, 32)  # inputs that a scale of a 4-bit kernel may be for
 NATIVE = 16  # rows up to which a kernel is faster than laying out where bfloat16 products are native
-UNPACKED, DENSE, FACTORS = "unpacked per call", "dense", "factors"
-NOTHING = "nothing"  # to multiply
 Meta = Mapping[str, Any]
 
 
 class Int8(Kernel):
-    """8 bit and one scale per row, on a CPU: y = scale * (x (codes - 128)^T + sum(x) (128 - zero))."""
+    """8 bit and one scale per row, on a CPU: y = scale * (x (codes - 128)^T + sum(x) (128 - zero)).
+
+    The second part comes of 32 more inputs, so that it is summed before y is rounded to bfloat16: x's sum in
+    two parts, times 128 - zero in two halves.
+    """
 
     label: ClassVar[str] = "int8 kernel"
     holds: ClassVar[bool] = True
-    weight: Tensor  # (out, in) int8: codes - 128
+    weight: Tensor  # (out, in) or (out, in + 32) int8: codes - 128, then the halves of 128 - zero, then 0
     scale: Tensor  # (out,)
-    lift: Tensor | None  # (out,) float32, what the sum of x counts; None: every zero is 128
 
     def __init__(self, term: Quantised, dtype: torch.dtype) -> None:
         super().__init__(dtype, most=NATIVE if native_bf16() else 96)
-        self.keep("weight", (term.unpacked() ^ 128).view(torch.int8))
+        weight, self.wide = (term.unpacked() ^ 128).view(torch.int8), term.shape[1]
+        if term.zero is not None:
+            lift = 128 - term.zeros().int()  # (out, 1), -127 to 128
+            halves = torch.cat((lift // 2, lift - lift // 2), 1).to(torch.int8)  # (out, 2)
+            weight = torch.cat((weight, pad(halves.repeat(1, 2), 28)), 1)  # (out, in + 32)
+        self.keep("weight", weight)
         self.keep("scale", term.scale[:, 0].to(dtype))
-        lift = (128 - term.zeros()[:, 0].float()) * self.scale.float()  # (out,)
-        self.keep("lift", None if term.zero is None else lift)
 
     def codes(self) -> Tensor:
         """The codes (out, in) uint8."""
-        return self.weight.view(torch.uint8) ^ 128  # (out, in)
+        return self.weight[:, : self.wide].contiguous().view(torch.uint8) ^ 128  # (out, in)
 
     def multiply(self, x: Tensor) -> Tensor:
         """X (M, in) -> (M, out)."""
+        if self.weight.shape[1] > self.wide:
+            total = x.float().sum(-1, keepdim=True)  # (M, 1)
+            most = total.to(x.dtype)
+            rest = (total - most.float()).to(x.dtype)  # (M, 1)
+            x = torch.cat((x, pad(torch.cat((most, most, rest, rest), 1), 28)), 1)  # (M, in + 32)
         y: Tensor = ATEN._weight_int8pack_mm(x, self.weight, self.scale)  # (M, out)
-        if self.lift is None:
-            return y
-        return (y.float() + x.float().sum(-1, keepdim=True) * self.lift).to(y.dtype)  # (M, out)
+        return y
 
     @classmethod
     def can(cls, meta: Meta, device: torch.device, dtype: torch.dtype) -> bool:
@@ -156,42 +162,6 @@ KERNELS: tuple[Any, ...] = (Int8, Int4, Int4Cuda, TwoOfFour)
 def kernel_of(meta: Meta, device: torch.device, dtype: torch.dtype) -> Any:
     """The class of the kernel that runs a leaf with that meta, or None."""
     return next((k for k in KERNELS if k.can(meta, device, dtype)), None)
-
-
-def equip(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give every leaf of a model that is on the device the kernel that runs it in that dtype, if any."""
-    for leaf in [m for m in model.modules() if isinstance(m, Laid)]:
-        found = kernel_of(leaf.pack()[1], device, dtype)
-        leaf.run_by(found and found(leaf.run_by(None), dtype))
-
-
-def told(meta: Meta, device: torch.device, dtype: torch.dtype) -> list[str]:
-    """What runs each part of a term with that meta there."""
-    if "terms" in meta:
-        return [label for part in meta["terms"] for label in told(part, device, dtype)]
-    return _labels(meta["kind"], kernel_of(meta, device, dtype))
-
-
-def seen(layer: nn.Module) -> list[str]:
-    """What runs each part of a layer of a loaded model."""
-    leaves = [m for m in layer.modules() if isinstance(m, Term) and not isinstance(m, Join)]
-    return [label for m in leaves for label in _labels(m.kind, getattr(m, "kernel", None))] or [DENSE]
-
-
-def _labels(kind: str, kernel: Any) -> list[str]:
-    """Of one leaf; none where it multiplies nothing."""
-    if kind in (Shift.kind, Zero.kind):
-        return []
-    alone = UNPACKED if KINDS[kind].simulated else DENSE if kind == Dense.kind else FACTORS
-    return [kernel.label if kernel else alone]
-
-
-def executed_by(layers: Iterable[Sequence[str]]) -> str:
-    """What runs the layers, told or seen; the most layers first: "int4 kernel: 24; dense: 4"."""
-    found = Counter(" + ".join(dict.fromkeys(labels)) or NOTHING for labels in layers)
-    if len(found) < 2:
-        return next(iter(found), DENSE)
-    return "; ".join(f"{label}: {count}" for label, count in found.most_common())
 
 
 def _group(meta: Meta) -> int:

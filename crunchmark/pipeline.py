@@ -15,9 +15,9 @@ from crunchmark.cell import Cell
 from crunchmark.checks import Malformed
 from crunchmark.compress import allocate, compress
 from crunchmark.evaluate import rows
+from crunchmark.execution import UNPACKED, executed_by, told
 from crunchmark.files import read_json, sweep_temps, writable, write_json
 from crunchmark.interface import Keep, Skip
-from crunchmark.kernels import UNPACKED, executed_by, told
 from crunchmark.machine import check_device, facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.scene import Exam

@@ -7,7 +7,7 @@ from crunchmark.terms.joins import Join, Product, Sum
 from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
-from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
+from crunchmark.terms.packing import pack_bits, pack_mask, pad, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
@@ -39,6 +39,7 @@ __all__ = [
     "native_bf16",
     "pack_bits",
     "pack_mask",
+    "pad",
     "product_dtype",
     "top",
     "unpack",

@@ -33,6 +33,7 @@ LAYERS = [  # each may import from its own and from those before
         "energy",
         "efficiency",
         "kernels",
+        "execution",
     },
     {
         *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),

@@ -12,7 +12,8 @@ from torch import nn
 from crunchmark import artifact, kernels
 from crunchmark.budget import Room
 from crunchmark.efficiency import resident_bytes, work_of
-from crunchmark.kernels import Int4, Int8, TwoOfFour, equip, executed_by, kernel_of, seen, told
+from crunchmark.execution import equip, executed_by, seen, told
+from crunchmark.kernels import Int4, Int8, TwoOfFour, kernel_of
 from crunchmark.terms import NM, Codebook, Dense, LowRank, Quantised, Shift, Sparse, Sum, laid
 from crunchmark.view import View
 from methods.rtn import RTN
@@ -73,14 +74,28 @@ def test_a_kernel_multiplies_what_the_term_stands_for(bits, group, sym, label):
     assert all(torch.equal(t, written[k]) for k, t in term.pack()[0].items())
 
 
+@pytest.mark.parametrize(
+    ("bits", "group"), [pytest.param(8, -1, marks=needs_int8), pytest.param(4, 64, marks=needs_int4)]
+)
+@torch.no_grad()
+def test_zeros_far_from_the_middle_cost_no_accuracy(bits, group):
+    """All weights and inputs of one sign, most weights near zero: what is added back is most of the result."""
+    term = quantised(normal(0, OUT, WIDE).abs() ** 4, bits, group, sym=False)[0]
+    x = (normal(3, 4, WIDE) + 2).bfloat16()
+    want = x.float() @ term.dense().T
+    equip(term, CPU, BF16)
+    assert far(term(x), want) < 5e-3
+
+
 @pytest.mark.parametrize(("bits", "group", "sym", "label"), KERNELLED)
 def test_codes_are_resident_once_and_come_back(bits, group, sym, label):
     term = rounded(bits, group, sym)
     before, plain = {k: t.clone() for k, t in term.state_dict().items()}, resident_bytes(term)
     equip(term, CPU, BF16)
     assert term.codes is None
-    grid = sum(t.numel() * t.element_size() for n, t in term.kernel.named_buffers() if n != "weight")
-    assert resident_bytes(term) - plain == grid  # what the operator wants of scales and zeros, no codes
+    inputs = {32: 8, 64: 4, 128: 2}.get(group, 1)  # that have scales of their own
+    wanted = OUT * (2 if sym else 34) if bits == 8 else OUT * inputs * 4
+    assert resident_bytes(term) - plain == wanted  # of scales and zeros as the operator wants them, no codes
     assert term.state_dict().keys() == before.keys()
     assert all(torch.equal(t, before[k]) for k, t in term.state_dict().items())
     term.run_by(None)
