@@ -25,7 +25,7 @@ COLUMNS = (
     *("p_fail", "lost", "gained", "protocol", "achieved_bytes", "achieved_nominal"),
     *("scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope", "bits_model"),
     *("simulated", "compress_seconds", "allocate_seconds", "eval_seconds", "peak_memory_bytes"),
-    "method_deterministic",
+    *("method_deterministic", "executed_by"),
 )
 NUMBERS = (
     *("budget", "nearest_budget", "n", "value", "stderr", "chance", "dense", "delta", "low", "high"),
@@ -35,7 +35,18 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage", "allocate_seconds"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
-TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
+TEXTS = (
+    "model",
+    "method",
+    "knobs",
+    "accounting",
+    "state",
+    "reason",
+    "task",
+    "metric",
+    "protocol",
+    "executed_by",
+)
 
 
 class AnalysisError(ValueError):

@@ -130,7 +130,7 @@ def score_cell(row: Any) -> Cell:
 
 SIZE_HEAD = (
     *("method", "budget", "achieved, bytes", "achieved, nominal", "on disk", "of dense file"),
-    *("bits/weight, scope", "bits/weight, model", "simulated", "compress", "evaluate", "peak memory"),
+    *("bits/weight, scope", "bits/weight, model", "executed by", "compress", "evaluate", "peak memory"),
 )
 
 
@@ -162,11 +162,18 @@ def _size_line(group: pd.DataFrame) -> list[Cell]:
         *(style.percent(mean["achieved_bytes"]), style.percent(mean["achieved_nominal"])),
         *(style.human_bytes(mean["file_bytes"]), style.percent(share)),
         *(style.number(mean["bits_scope"], 2), style.number(mean["bits_model"], 2)),
-        "simulated" if group["simulated"].any() else "",
+        _executed_by(group),
         *(style.seconds(mean["compress_seconds"]), style.seconds(eval_seconds(group))),
         style.human_bytes(mean["peak_memory_bytes"]),
     ]
     return [Cell(text) for text in texts]
+
+
+def _executed_by(group: pd.DataFrame) -> str:
+    """What runs the packed form; `*` where nothing does. Rows from before the column say only that."""
+    said = " / ".join(dict.fromkeys(text for text in group["executed_by"] if text))
+    mark = "*" if group["simulated"].any() else ""
+    return said + mark if said else "simulated" * bool(mark)
 
 
 def eval_seconds(group: pd.DataFrame) -> float:
@@ -208,6 +215,7 @@ def sizes_csv(data: pd.DataFrame) -> str:
     columns += [
         "bits_model",
         "simulated",
+        "executed_by",
         "compress_seconds",
         "peak_memory_bytes",
         "nearest_budget",

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from crunchmark.dropped import rebuild as redrop
+from crunchmark.execution import equip
 from crunchmark.files import write_json
 from crunchmark.modular import rebuild as remodel
 from crunchmark.shrunk import rebuild as reshrink
@@ -141,11 +142,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float32) -> Any:
+def load(
+    path: Path | str,
+    packed: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Any:
     """The compressed model, in eval mode.
 
-    packed: True runs the terms; False puts each term's dense weight into the ordinary linear.
+    packed: True runs the terms, by kernels where the device has them for the dtype; False puts each term's
+        dense weight into the ordinary linear.
     dtype: what it computes in.
+    device: where it goes; a model moved later leaves its kernels behind.
 
     Raises:
         ValueError: version, hash, shape or dtype is not what the manifest says; names the field.
@@ -180,7 +188,9 @@ def load(path: Path | str, packed: bool = True, dtype: torch.dtype = torch.float
         raise ValueError(
             f"{folder}: tensors do not fit the model; missing {left}, unexpected {list(unexpected)}"
         )
-    return model.eval()
+    model = model.to(device).eval()
+    equip(model, torch.device(device), dtype)
+    return model
 
 
 def _tied(model: Any, name: str) -> bool:

@@ -16,7 +16,8 @@ from crunchmark.machine import measured
 
 T = TypeVar("T")
 Clock = Callable[[], float]
-CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+ATEN = torch.ops.aten
+CPU_ATTENTION = ATEN._scaled_dot_product_flash_attention_for_cpu
 SIDE = {"cpu": 768, "cuda": 8192}  # of the square matrices whose product shows the peak rate
 LEAST, MOST = 2**20, 2**28  # bytes copied to show the bandwidth
 OPS = 500  # calls that show what a call costs
@@ -94,10 +95,20 @@ class _Tally(TorchDispatchMode):
 
 def work_of(run: Callable[[], Any]) -> Work:
     """What one run asks for, counted while it runs."""
-    counter = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention})
+    counter = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention, **KERNELS})
     with torch.no_grad(), _Tally() as tally, counter:
         run()
     return Work(counter.get_total_flops(), tally.ops, tally.bytes)
+
+
+def _product(x: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    """Rows of x by a packed weight; torch's counter does not know these operators."""
+    return int(2 * x[0] * x[1] * out_shape[-1])
+
+
+KERNELS = dict.fromkeys(
+    (ATEN._weight_int8pack_mm, ATEN._weight_int4pack_mm_for_cpu, ATEN._weight_int4pack_mm), _product
+)
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

@@ -15,9 +15,11 @@ from crunchmark.cell import Cell
 from crunchmark.checks import Malformed
 from crunchmark.compress import allocate, compress
 from crunchmark.evaluate import rows
+from crunchmark.execution import UNPACKED, executed_by, told
 from crunchmark.files import read_json, sweep_temps, writable, write_json
 from crunchmark.interface import Keep, Skip
-from crunchmark.machine import facts, measured
+from crunchmark.machine import check_device, facts, measured
+from crunchmark.models import dtype_of
 from crunchmark.scene import Exam
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
@@ -78,7 +80,7 @@ class Runner:
         todo = {n: t for n, t in cell.tasks.items() if not self._done(cell, n, t)}
         if todo or not known or known.get("state"):
             with self._artifact(cell) as folder:  # before the parent: what is wrong with the cell shows first
-                self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder))
+                self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder, cell))
         self._parent(cell, trouble)
         self._evaluate(cell, todo)
         return self.store.cell_rows(cell.study, cell.key)
@@ -112,7 +114,6 @@ class Runner:
             terms = compress(cell.method if cell.budget else Keep(), view, plan, *given)
         about = sizes | {
             "plan": plan.to_json(),
-            "simulated": any(t.simulated for t in terms.values()),
             "setting": "; ".join(sorted({t.setting for t in terms.values() if t.setting})),
             "damping": _noted(terms, "damping"),
             "missed": _noted(terms, "missed"),
@@ -178,9 +179,13 @@ def _items(data: Row) -> list[Item]:
     return [Item(*item) for item in data["items"]]
 
 
-def _made(folder: Path) -> Row:
-    """What the artifact says of itself: bytes as written, and the budget they amount to."""
-    about, size = artifact.read_manifest(folder)["about"], artifact.sizes(folder)
+def _made(folder: Path, cell: Cell) -> Row:
+    """What the artifact says of itself: bytes as written, the budget they amount to, what runs it here."""
+    manifest, size = artifact.read_manifest(folder), artifact.sizes(folder)
+    about, compute = manifest["about"], dtype_of("model.compute", cell.model.compute)
+    layers = [
+        told(layer["meta"], check_device(cell.device), compute) for layer in manifest["layers"].values()
+    ]
     scope, model = (
         size["scope_bytes"] / about["dense_scope_bytes"],
         size["model_bytes"] / about["dense_model_bytes"],
@@ -188,6 +193,7 @@ def _made(folder: Path) -> Row:
     made: Row = (read_json(folder / MADE) or {}) | about | size
     asked = model if about["plan"]["scope"] == "model" else scope  # what the budget was a share of
     made |= {"achieved_bytes": 1 - asked, "achieved_model": 1 - model, "artifact": str(folder)}
+    made |= {"executed_by": executed_by(layers), "simulated": any(UNPACKED in labels for labels in layers)}
     return made | {"bits_scope": 16 * scope, "bits_model": 16 * model}
 
 

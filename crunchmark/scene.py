@@ -8,12 +8,14 @@ from typing import Any
 from crunchmark import artifact
 from crunchmark.cache import Cache, key_of
 from crunchmark.cell import Cell
+from crunchmark.execution import executed_by, seen
 from crunchmark.files import read_json, write_json
 from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.store import Row
 from crunchmark.task import Scene, Task
 from crunchmark.tensorfile import damaged
+from crunchmark.view import View
 
 ITEMS = "items.json"
 GENERATION = "generation_config.json"
@@ -65,7 +67,9 @@ class Exam:
         data = {
             "items": [[i.id, i.metric, i.score, i.weight, dict(i.extra)] for i in items],
             "metrics": [vars(m) for m in task.metrics().values()],
-            "about": facts() | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
+            "about": facts()
+            | scene.about
+            | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
         }
         write_json(folder / ITEMS, data)
 
@@ -80,7 +84,7 @@ class Exam:
         """The cell's model on its device; it ends answers with the tokens its checkpoint says."""
         dtype = dtype_of("model.compute", cell.model.compute)
         with self.packed(cell) as folder:
-            model = artifact.load(folder, packed=packed, dtype=dtype).to(cell.device)
+            model = artifact.load(folder, packed=packed, dtype=dtype, device=cell.device)
         own = read_json(cell.model.folder / GENERATION) or {}  # an artifact knows but config.json
         if own.get("eos_token_id") is not None:
             model.generation_config.eos_token_id = own["eos_token_id"]
@@ -108,10 +112,15 @@ class CellScene(Scene):
     def __init__(self, exam: Exam, cell: Cell) -> None:
         self.exam, self.cell = exam, cell
         self.tokenizer = cell.model.tokenizer()
+        self.about: Row = {}  # what was seen while the task asked
 
     def model(self, packed: bool = False) -> Any:
         """The cell's model; packed ones are the caller's to keep, and come alone."""
-        return self._packed(self.cell) if packed else self.exam.model(self.cell)
+        if not packed:
+            return self.exam.model(self.cell)
+        model = self._packed(self.cell)
+        self.about["executed_by"] = executed_by(seen(site.module) for site in View(model).all_sites())
+        return model
 
     def dense(self, packed: bool = False) -> Any:
         """The dense parent's."""

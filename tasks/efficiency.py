@@ -100,7 +100,7 @@ class Efficiency(Task):
         """Device and threads to read, then the digest of the grid and of this machine."""
         grid = {"points": [vars(p) for p in self.points], "repeats": self.repeats, "warmup": self.warmup}
         machine = hardware(self.device)
-        parts = grid | {"device": self.device, "machine": machine, "version": 2}
+        parts = grid | {"device": self.device, "machine": machine, "version": 3}
         return f"speed-{self.device}-t{machine['threads']}-{digest(parts)}"
 
     def metrics(self) -> Mapping[str, Metric]:

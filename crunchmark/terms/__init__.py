@@ -4,12 +4,13 @@ from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.bilevel import Bilevel, Group, Nest
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
-from crunchmark.terms.joins import Product, Sum
+from crunchmark.terms.joins import Join, Product, Sum
 from crunchmark.terms.kept import Kept, Layout
+from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
 from crunchmark.terms.outliers import Outliers
-from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
+from crunchmark.terms.packing import pack_bits, pack_mask, pad, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised, check_group, groups_for
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
@@ -25,7 +26,10 @@ __all__ = [
     "Codebook",
     "Dense",
     "Group",
+    "Join",
     "Kept",
+    "Kernel",
+    "Laid",
     "Layout",
     "LowRank",
     "Meta",
@@ -48,8 +52,11 @@ __all__ = [
     "check_words",
     "expect",
     "groups_for",
+    "native_bf16",
     "pack_bits",
     "pack_mask",
+    "pad",
+    "product_dtype",
     "top",
     "unpack",
     "unpack_bits",

@@ -11,21 +11,21 @@ from torch.nn import functional as F
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of, whole
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
 
 BITS = range(8, 1, -1)  # of a code, best first
 LONGEST = 8  # weights of a run
 
 
-class Codebook(Leaf):
+class Codebook(Laid):
     """Runs of `length` neighbouring inputs are words: a row of the book, or that row lifted.
 
     A code has log2 of the words in bits. Without a lift words are as long as a run.
     """
 
     kind: ClassVar[str] = "codebook"
-    simulated: ClassVar[bool] = True
     codes: Tensor  # (out, ceil(in / length * bits / 8)) uint8
     book: Tensor  # (words, dims)
     lift: Tensor | None  # (dims, length); None: dims is length
@@ -128,16 +128,16 @@ class Codebook(Leaf):
                 found.insert(0, size)
         return found
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
+        return self.laid_out(torch.float32)  # (out, in)
+
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in), rounded once to the dtype."""
         out, wide = self.shape
         words = self.book.float() if self.lift is None else self.book.float() @ self.lift.float()
         codes = unpack_bits(self.codes, self.bits, wide // self.length)  # (out, in / length)
-        return words[codes.int()].view(out, wide)  # (out, in)
+        return F.embedding(codes.int(), words.to(dtype)).view(out, wide)  # (out, in)
 
     def pack(self) -> tuple[Packed, Meta]:
         """Codes, book and lift; meta carries shape, words, dims, length and dtype."""

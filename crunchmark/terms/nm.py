@@ -6,11 +6,11 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, top, unpack_bits
 
 LONGEST = 256  # a position inside a run takes at most 8 bits
@@ -34,11 +34,10 @@ def check_run(width: int, m: int, what: str, common: int | None = None) -> None:
     )
 
 
-class NM(Leaf):
+class NM(Laid):
     """Kept values of every run, and their positions inside it."""
 
     kind: ClassVar[str] = "nm"
-    simulated: ClassVar[bool] = True
     values: Tensor  # (out, in / m * n)
     positions: Tensor  # (out, bytes) uint8, ceil(log2 m) bits for each value
 
@@ -125,15 +124,12 @@ class NM(Leaf):
             return [dense_bytes(shape) * n // m for n in ns]
         return [NM.size(shape, n, m, room.itemsize) for n in ns]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self._weight(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
-        return self._weight(torch.float32)  # (out, in)
+        return self.laid_out(torch.float32)  # (out, in)
 
-    def _weight(self, dtype: torch.dtype) -> Tensor:
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in), rounded once to the dtype."""
         out, wide = self.shape
         index = unpack_bits(self.positions, _bits(self.m), self.values.shape[1]).long()  # (out, runs * n)
         runs = self.values.new_zeros((out, wide // self.m, self.m), dtype=dtype)  # (out, runs, m)
@@ -143,7 +139,7 @@ class NM(Leaf):
     def mask(self) -> Tensor:
         """Which weights are kept, (out, in) bool; a kept zero is."""
         ones = torch.ones_like(self.values)
-        return type(self)(self.shape, self.n, self.m, ones, self.positions)._weight(torch.uint8).bool()
+        return type(self)(self.shape, self.n, self.m, ones, self.positions).laid_out(torch.uint8).bool()
 
     def pack(self) -> tuple[Packed, Meta]:
         """Values and positions; meta carries shape, n, m and dtype."""

@@ -7,24 +7,23 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.rounding import value_of
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, own
+from crunchmark.terms.dense import own
+from crunchmark.terms.laid import Kernel, Laid
 from crunchmark.terms.packing import pack_bits, packed_width, pad, unpack_bits
 
 LEAST, MOST = 2, 8  # bits
 GROUPS = (32, 64, 128, -1)  # smallest first; -1 is the whole row
 
 
-class Quantised(Leaf):
+class Quantised(Laid):
     """Codes of 2 to 8 bits with a float16 scale per group, and a zero code per group unless symmetric."""
 
     kind: ClassVar[str] = "quantised"
-    simulated: ClassVar[bool] = True
-    codes: Tensor  # (out, ceil(in * bits / 8)) uint8
+    codes: Tensor | None  # (out, ceil(in * bits / 8)) uint8; None: the kernel holds them
     scale: Tensor  # (out, groups) float16
     zero: Tensor | None  # (out, ceil(groups * bits / 8)) uint8; None: 2**(bits - 1) everywhere
 
@@ -113,26 +112,43 @@ class Quantised(Leaf):
                 found.append(size)
         return found[::-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
+    def run_by(self, kernel: Kernel | None) -> Self:
+        """This leaf with another kernel, or without one; codes are kept once."""
+        codes = self.pack()[0]["codes"]
+        self.codes = None if kernel is not None and kernel.holds else codes
+        return super().run_by(kernel)
+
+    def unpacked(self) -> Tensor:
+        """The codes (out, in) uint8."""
+        if self.codes is not None:
+            return unpack_bits(self.codes, self.bits, self.shape[1])  # (out, in)
+        assert self.kernel is not None
+        return self.kernel.codes()  # (out, in)
+
+    def zeros(self) -> Tensor:
+        """The zero codes (out, groups) uint8."""
+        if self.zero is not None:
+            return unpack_bits(self.zero, self.bits, self.scale.shape[1])  # (out, groups)
+        return torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
+
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in), rounded once to the dtype."""
+        return self.dense().to(dtype)  # (out, in)
 
     def dense(self) -> Tensor:
         """The weight (out, in) in float32: (codes - zero) * scale."""
         out, wide = self.shape
         groups = self.scale.shape[1]
         group = wide if self.group == -1 else self.group
-        zero = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
-        if self.zero is not None:
-            zero = unpack_bits(self.zero, self.bits, groups)  # (out, groups)
-        codes = pad(unpack_bits(self.codes, self.bits, wide), groups * group - wide)
-        value = value_of(codes.view(out, groups, group), self.scale, zero)  # (out, groups, group)
+        codes = pad(self.unpacked(), groups * group - wide)  # (out, groups * group)
+        value = value_of(codes.view(out, groups, group), self.scale, self.zeros())  # (out, groups, group)
         return value.view(out, -1)[:, :wide].contiguous()  # (out, in)
 
     def pack(self) -> tuple[Packed, Meta]:
         """Codes, scales and zeros; meta carries shape, bits, group and sym."""
         meta = {"kind": self.kind, "shape": list(self.shape), "bits": self.bits, "group": self.group}
-        tensors = {"codes": self.codes, "scale": self.scale}
+        codes = pack_bits(self.unpacked(), self.bits) if self.codes is None else self.codes
+        tensors = {"codes": codes, "scale": self.scale}
         if self.zero is not None:
             tensors["zero"] = self.zero
         return tensors, meta | {"sym": self.zero is None}

@@ -6,22 +6,21 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.nm import NM
 from crunchmark.terms.packing import pack_mask, packed_width, top, unpack_mask
 
 SCOPES = ("row", "layer")
 
 
-class Sparse(Leaf):
+class Sparse(Laid):
     """Kept weights in row-major order, and one bit for every weight that says whether it is kept."""
 
     kind: ClassVar[str] = "sparse"
-    simulated: ClassVar[bool] = True
     mask: Tensor  # (out, ceil(in / 8)) uint8
     values: Tensor  # (kept,)
 
@@ -92,15 +91,12 @@ class Sparse(Leaf):
         (out, wide), kept = shape, cls.keeps(shape, room, what)
         return kept // out if room.nominal is None else cls.keeps((1, wide), room, what)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self._weight(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
-        return self._weight(torch.float32)  # (out, in)
+        return self.laid_out(torch.float32)  # (out, in)
 
-    def _weight(self, dtype: torch.dtype) -> Tensor:
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in), rounded once to the dtype."""
         weight = self.values.new_zeros(self.shape, dtype=dtype)  # (out, in)
         return weight.masked_scatter_(unpack_mask(self.mask, self.in_features), self.values.to(dtype))
 

@@ -35,6 +35,8 @@ LAYERS = [  # each may import from its own and from those before
         "resample",
         "energy",
         "efficiency",
+        "kernels",
+        "execution",
     },
     {
         *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
