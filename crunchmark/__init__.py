@@ -20,14 +20,16 @@ _HOME = {
     "clusters": "kmeans nearest",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "check_grid grids round_to value_of",
+    "rounding": "check_grid grids nearest_codes nearest_values round_to value_of",
+    "rounded": "Rounded",
+    "folds": "Fold foldable sampled",
     "ladders": "Level around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
     "view": "View",
     "calib": "Calibration",
-    "walk": "evaluating",
+    "walk": "Stream evaluating recording watching",
     "seeds": "seed_of",
     "checks": "flag fraction number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
@@ -71,6 +73,9 @@ if TYPE_CHECKING:
     from crunchmark.effects import surprise as surprise
     from crunchmark.effects import taken_greedily as taken_greedily
     from crunchmark.families import ROLES as ROLES
+    from crunchmark.folds import Fold as Fold
+    from crunchmark.folds import foldable as foldable
+    from crunchmark.folds import sampled as sampled
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -105,8 +110,11 @@ if TYPE_CHECKING:
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
+    from crunchmark.rounded import Rounded as Rounded
     from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grids as grids
+    from crunchmark.rounding import nearest_codes as nearest_codes
+    from crunchmark.rounding import nearest_values as nearest_values
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
@@ -142,7 +150,10 @@ if TYPE_CHECKING:
     from crunchmark.terms import check_words as check_words
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
+    from crunchmark.walk import Stream as Stream
     from crunchmark.walk import evaluating as evaluating
+    from crunchmark.walk import recording as recording
+    from crunchmark.walk import watching as watching
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = list(_WHERE)

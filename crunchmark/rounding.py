@@ -55,7 +55,7 @@ def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     Args:
         codes: (..., g) uint8.
         scale: (...) float16.
-        zero: (...) uint8.
+        zero: (...) uint8, or real numbers.
 
     Returns:
         (..., g) float32.
@@ -72,6 +72,19 @@ def grids(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor]:
     """
     found = [grid(part, bits, sym) for part in w.split(w.shape[1] if group == -1 else group, dim=1)]
     return torch.stack([s for s, _ in found], dim=1), torch.stack([z for _, z in found], dim=1)
+
+
+def nearest_codes(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest codes (out, in) of a weight on its `grids`, whose groups divide in; scale and zero."""
+    scale, zero = grids(w, bits, group, sym)  # (out, groups)
+    parts = w.unflatten(1, (scale.shape[1], -1))  # (out, groups, inputs per group)
+    return round_to(parts, scale, zero, bits).flatten(1), scale, zero
+
+
+def nearest_values(w: Tensor, bits: int, group: int, sym: bool) -> Tensor:
+    """What the nearest codes of a weight (out, in) stand for, float32."""
+    codes, scale, zero = nearest_codes(w, bits, group, sym)
+    return value_of(codes.unflatten(1, (scale.shape[1], -1)), scale, zero).flatten(1)  # (out, in)
 
 
 def check_grid(group: int | None, sym: bool) -> None:

@@ -180,6 +180,16 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
         yield {site.name: groups[site.group] for site in sites}
 
 
+@contextmanager
+def recording(module: nn.Module) -> Iterator[list[Call]]:
+    """Inside, the list grows by what the module is called with."""
+    calls: list[Call] = []
+    hook = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
+    with ExitStack() as stack:
+        stack.callback(hook.remove)
+        yield calls
+
+
 def walk(
     view: View,
     calib: "Calibration | None",

@@ -20,13 +20,14 @@ GROUPS = (32, 64, 128, -1)  # smallest first; -1 is the whole row
 
 
 class Quantised(Leaf):
-    """Codes of 2 to 8 bits with a float16 scale per group, and a zero code per group unless symmetric."""
+    """Codes of 2 to 8 bits with a float16 scale per group, and a zero per group unless symmetric."""
 
     kind: ClassVar[str] = "quantised"
     simulated: ClassVar[bool] = True
     codes: Tensor  # (out, ceil(in * bits / 8)) uint8
     scale: Tensor  # (out, groups) float16
-    zero: Tensor | None  # (out, ceil(groups * bits / 8)) uint8; None: 2**(bits - 1) everywhere
+    zero: Tensor | None  # codes (out, ceil(groups * bits / 8)) uint8, or real numbers (out, groups) float16;
+    # None: 2**(bits - 1) everywhere
 
     def __init__(
         self, shape: tuple[int, int], bits: int, group: int, codes: Tensor, scale: Tensor, zero: Tensor | None
@@ -36,7 +37,7 @@ class Quantised(Leaf):
         self.setting = f"{bits} bit, " + ("whole rows" if group == -1 else f"groups of {group}")
         self.register_buffer("codes", own(codes, torch.uint8))
         self.register_buffer("scale", own(scale, torch.float16))
-        self.register_buffer("zero", None if zero is None else own(zero, torch.uint8))
+        self.register_buffer("zero", None if zero is None else own(zero, zero.dtype))
 
     @classmethod
     def of(cls, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int) -> Self:
@@ -45,27 +46,29 @@ class Quantised(Leaf):
         Args:
             codes: (out, in) uint8.
             scale: (out, groups) float16.
-            zero: (out, groups) uint8, or None for the symmetric zero 2**(bits - 1).
+            zero: (out, groups) uint8, a code, or float16, a real number between codes; None for the symmetric
+                zero 2**(bits - 1).
             bits: 2 to 8.
             group: inputs per group, the last group may be shorter; -1: the whole row.
 
         Raises:
-            ValueError: bits or group is out of range, or the scale has another shape or dtype.
+            ValueError: bits or group is out of range, or scale or zero has another shape or dtype.
         """
         out, wide = codes.shape
         _check(bits, group)
         expect({"scale": scale}, "scale", (out, _groups(wide, group)), torch.float16)
-        zeros = None
+        zeros = zero  # (out, groups)
         if zero is not None:
-            expect({"zero": zero}, "zero", tuple(scale.shape), torch.uint8)
-            zeros = pack_bits(zero, bits)  # (out, bytes)
+            real = zero.dtype == torch.float16
+            expect({"zero": zero}, "zero", tuple(scale.shape), torch.float16 if real else torch.uint8)
+            zeros = zero if real else pack_bits(zero, bits)  # (out, groups) or (out, bytes)
         return cls((out, wide), bits, group, pack_bits(codes, bits), scale, zeros)
 
     @staticmethod
-    def size(shape: tuple[int, int], bits: int, group: int, sym: bool) -> int:
-        """Bytes of codes, scales and zeros."""
+    def size(shape: tuple[int, int], bits: int, group: int, sym: bool, real: bool = False) -> int:
+        """Bytes of codes, scales and zeros; real: these are float16."""
         groups = _groups(shape[1], group)
-        zeros = 0 if sym else packed_width(groups, bits)
+        zeros = 0 if sym else 2 * groups if real else packed_width(groups, bits)
         return shape[0] * (packed_width(shape[1], bits) + 2 * groups + zeros)
 
     @staticmethod
@@ -76,6 +79,7 @@ class Quantised(Leaf):
         group: int | None = None,
         sym: bool = False,
         bits: int | None = None,
+        real: bool = False,
     ) -> tuple[int, int]:
         """The most bits that fit, then the smallest group that fits with them.
 
@@ -90,7 +94,7 @@ class Quantised(Leaf):
         depths = range(MOST, LEAST - 1, -1) if bits is None else [bits]
         _check(depths[0], groups[0])
         _check_group(shape[1], groups[0], what)
-        sizes = {(b, g): Quantised.size(shape, b, g, sym) for b in depths for g in groups}
+        sizes = {(b, g): Quantised.size(shape, b, g, sym, real) for b in depths for g in groups}
         fitting = [setting for setting, size in sizes.items() if size <= room.nbytes]
         if room.nominal is not None:
             most = math.floor(16 * room.nominal + 1e-9)
@@ -100,7 +104,9 @@ class Quantised(Leaf):
         return fitting[0]
 
     @staticmethod
-    def sizes(shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False) -> list[int]:
+    def sizes(
+        shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False, real: bool = False
+    ) -> list[int]:
         """Bytes of every setting that `fits` can choose, ascending; nominal: bits / 16 of the dense bytes."""
         depths = range(MOST, LEAST - 1, -1)
         if room.nominal is not None:
@@ -108,7 +114,7 @@ class Quantised(Leaf):
         groups = [group] if group is not None else [g for g in GROUPS if shape[1] % g == 0]
         found: list[int] = []
         for bits, g in product(depths, groups):  # what is preferred comes first
-            size = Quantised.size(shape, bits, g, sym)
+            size = Quantised.size(shape, bits, g, sym, real)
             if not found or size < found[-1]:
                 found.append(size)
         return found[::-1]
@@ -123,19 +129,23 @@ class Quantised(Leaf):
         groups = self.scale.shape[1]
         group = wide if self.group == -1 else self.group
         zero = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
-        if self.zero is not None:
-            zero = unpack_bits(self.zero, self.bits, groups)  # (out, groups)
+        if self.zero is not None:  # (out, groups)
+            zero = self.zero if self._real else unpack_bits(self.zero, self.bits, groups)
         codes = pad(unpack_bits(self.codes, self.bits, wide), groups * group - wide)
         value = value_of(codes.view(out, groups, group), self.scale, zero)  # (out, groups, group)
         return value.view(out, -1)[:, :wide].contiguous()  # (out, in)
 
+    @property
+    def _real(self) -> bool:
+        return self.zero is not None and self.zero.dtype == torch.float16
+
     def pack(self) -> tuple[Packed, Meta]:
-        """Codes, scales and zeros; meta carries shape, bits, group and sym."""
+        """Codes, scales and zeros; meta carries shape, bits, group, sym, and real where zeros are float16."""
         meta = {"kind": self.kind, "shape": list(self.shape), "bits": self.bits, "group": self.group}
         tensors = {"codes": self.codes, "scale": self.scale}
         if self.zero is not None:
             tensors["zero"] = self.zero
-        return tensors, meta | {"sym": self.zero is None}
+        return tensors, meta | {"sym": self.zero is None} | ({"real": True} if self._real else {})
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], meta: Meta) -> Self:
@@ -150,7 +160,9 @@ class Quantised(Leaf):
         codes = expect(tensors, "codes", (out, packed_width(wide, bits)), torch.uint8)
         scale = expect(tensors, "scale", (out, groups), torch.float16)
         zero = None
-        if not meta["sym"]:
+        if meta.get("real"):
+            zero = expect(tensors, "zero", (out, groups), torch.float16)
+        elif not meta["sym"]:
             zero = expect(tensors, "zero", (out, packed_width(groups, bits)), torch.uint8)
         return cls((out, wide), bits, group, codes, scale, zero)
 

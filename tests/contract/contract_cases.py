@@ -87,6 +87,8 @@ VARIANTS = [
     ("gptq", (("sym", True),)),
     ("gptq", (("act_order", True),)),
     ("gptq", (("group", 16), ("act_order", True))),
+    ("awq", (("sym", True), ("group", 16))),
+    ("hqq", (("group", 16),)),
     ("slicegpt", (("orientation", "random"), ("align", 1))),
     ("compactifai", (("cores", 3),)),
     ("compactifai", (("exclude", ("down",)),)),
@@ -107,6 +109,7 @@ SKIPPED = {
 }
 WORKING = [c for c in BASE + EXTRA if c.method != "dense" and (c.method, c.family) not in SKIPPED]
 LAYERWISE = [c for c in WORKING if isinstance(c.make(), Method)]
+IN_ROOMS = [c for c in WORKING if isinstance(made := c.make(), Method) or made.rooms]  # a term per layer
 DEPTHS = {"shortgpt": 6}  # whose steps are blocks
 
 

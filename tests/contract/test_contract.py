@@ -15,6 +15,7 @@ from contract_cases import (
     EXTRA,
     EXTRA_FAMILIES,
     FAMILIES,
+    IN_ROOMS,
     LAYERWISE,
     LOW_RANK,
     ROOT,
@@ -53,7 +54,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 def test_the_grid_is_whole():
     modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     assert set(YAMLS) == modules
-    assert len(YAMLS) == 21
+    assert len(YAMLS) == 23
     assert len(FAMILIES) == 12
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
@@ -72,7 +73,7 @@ def test_yaml_module_and_docstring_agree(name):
     assert spec == {k: getattr(made, k) for k in made.__dataclass_fields__}  # all knobs, with their defaults
     cited = set(ARXIV.findall(module.split('"""')[1]))
     assert cited <= set(ARXIV.findall(text))
-    assert bool(cited) == (name != "dense")  # the parent is no paper's
+    assert bool(cited) == (name not in {"dense", "hqq"})  # the parent is no paper's; HQQ is a web page
 
 
 @pytest.mark.parametrize("case", BASE, ids=str)
@@ -115,7 +116,7 @@ def test_packs_within_the_room(case):
         sizes.append(size["scope_bytes"])
         dense = sum(dense_bytes(s) for s in got.shapes.values())
         assert got.plan.total == int((1 - budget) * dense)
-        assert set(got.terms) == (set(got.shapes) if case in LAYERWISE else set())
+        assert set(got.terms) == (set(got.shapes) if case in IN_ROOMS else set())
         assert got.touched == []
         for name, term in got.terms.items():
             assert term.nbytes() <= got.plan.rooms[name].nbytes
@@ -202,7 +203,7 @@ NOMINAL += [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES and "exclud
 @pytest.mark.parametrize(("case", "budget"), NOMINAL, ids=str)
 def test_nominal_shares_are_the_papers(case, budget):
     got = run(case, budget, "nominal")
-    if case not in LAYERWISE:
+    if case not in IN_ROOMS:
         (edit,) = got.model.crunchmark_edits
         assert 1 - budget - EDIT_STEPS[case.method] < edit["nominal"] <= 1 - budget
     kept = sum(term.nominal() * math.prod(got.shapes[name]) for name, term in got.terms.items())
@@ -240,7 +241,7 @@ def test_error_falls_as_the_room_grows(case):
     assert mean[0] < 0.8 * mean[-1]
 
 
-ROWWISE = {"wanda", "rtn", "gptq"}  # every row is decided on its own
+ROWWISE = {"wanda", "rtn", "gptq", "hqq"}  # every row is decided on its own
 
 
 def is_rowwise(case):
@@ -248,7 +249,7 @@ def is_rowwise(case):
 
 
 def test_rowwise_cases():
-    assert sum(map(is_rowwise, LAYERWISE)) == 3 * 12 + 3 * 2 + 5 * 2  # defaults, N:M, rtn and gptq variants
+    assert sum(map(is_rowwise, LAYERWISE)) == 4 * 12 + 3 * 2 + 6 * 2  # defaults, N:M, grids
 
 
 @pytest.mark.parametrize("case", [c for c in LAYERWISE if is_rowwise(c)], ids=str)
@@ -286,8 +287,9 @@ def test_rows_are_exchangeable(case):
 
 
 def test_layerwise_methods_are_methods():
-    assert {c.method for c in WORKING if c not in LAYERWISE} == set(EDIT_STEPS)
-    assert math.prod((len(YAMLS), len(FAMILIES))) == 252
+    assert {c.method for c in WORKING if c not in IN_ROOMS} == set(EDIT_STEPS)
+    assert {c.method for c in IN_ROOMS if c not in LAYERWISE} == {"awq"}
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 276
 
 
 @pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
