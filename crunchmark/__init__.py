@@ -10,12 +10,13 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Codebook Dense LowRank NM Product Quantised Shift Sparse Sum TensorTrain Term check_runs "
-    "check_words top",
+    "terms": "Codebook Dense Groups LowRank NM Product Quantised Segments Shift Sparse Sum TensorTrain Term "
+    "check_runs check_words top",
     "stats": "Gram InputMean InputNorm Stat",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "sweep",
     "branch": "Branch",
+    "drafts": "GroupDraft",
     "mpo": "Chain",
     "clusters": "kmeans nearest",
     "families": "ROLES",
@@ -27,9 +28,10 @@ _HOME = {
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
-    "view": "View",
+    "view": "Site View",
     "calib": "Calibration",
     "walk": "Stream evaluating recording watching",
+    "tuning": "Turn end_to_end reconstruct turns",
     "seeds": "seed_of",
     "checks": "flag fraction number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from crunchmark.checks import whole as whole
     from crunchmark.clusters import kmeans as kmeans
     from crunchmark.clusters import nearest as nearest
+    from crunchmark.drafts import GroupDraft as GroupDraft
     from crunchmark.dropped import Dropper as Dropper
     from crunchmark.dropped import Unit as Unit
     from crunchmark.dropped import Without as Without
@@ -138,9 +141,11 @@ if TYPE_CHECKING:
     from crunchmark.terms import NM as NM
     from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
+    from crunchmark.terms import Groups as Groups
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
+    from crunchmark.terms import Segments as Segments
     from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
     from crunchmark.terms import Sum as Sum
@@ -149,6 +154,11 @@ if TYPE_CHECKING:
     from crunchmark.terms import check_runs as check_runs
     from crunchmark.terms import check_words as check_words
     from crunchmark.terms import top as top
+    from crunchmark.tuning import Turn as Turn
+    from crunchmark.tuning import end_to_end as end_to_end
+    from crunchmark.tuning import reconstruct as reconstruct
+    from crunchmark.tuning import turns as turns
+    from crunchmark.view import Site as Site
     from crunchmark.view import View as View
     from crunchmark.walk import Stream as Stream
     from crunchmark.walk import evaluating as evaluating

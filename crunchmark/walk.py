@@ -107,20 +107,20 @@ class Stream:
                 stream._put(len(calls) - 1, caught[0])
         return stream
 
+    @torch.no_grad()
     def forward(self, i: int, fn: Run | None = None) -> Iterator[Tensor]:
         """Outputs (B, T, D) of block i, batch by batch, on the CPU; fn runs the block its own way."""
         for b in range(len(self.hidden)):
-            yield self._run(i, b, fn)
+            block, (hidden, args, kwargs) = self.blocks[i], self.given(i, b)
+            out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
+            result: Tensor = out[0] if isinstance(out, tuple) else out
+            yield result.cpu()
 
-    @torch.no_grad()
-    def _run(self, i: int, b: int, fn: Run | None) -> Tensor:
-        block = self.blocks[i]
-        device = _device(block)
+    def given(self, i: int, b: int) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+        """What block i is called with for batch b, where its weights are."""
+        device = _device(self.blocks[i])
         args, kwargs = _to(self.calls[b][i], device)
-        hidden = self.hidden[b].to(device)
-        out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
-        result: Tensor = out[0] if isinstance(out, tuple) else out
-        return result.cpu()
+        return self.hidden[b].to(device), args, kwargs
 
     def advance(self, outputs: Iterable[Tensor]) -> None:
         """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""

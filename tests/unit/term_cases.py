@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from crunchmark.mpo import Chain
 from crunchmark.rounding import grid, round_to, value_of
-from crunchmark.terms import NM, Codebook, Dense, LowRank, Product, Quantised, Sparse, Sum, TensorTrain
+from crunchmark.terms import (
+    NM,
+    Codebook,
+    Dense,
+    Groups,
+    LowRank,
+    Product,
+    Quantised,
+    Segments,
+    Sparse,
+    Sum,
+    TensorTrain,
+)
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 sides = st.integers(1, 40)
@@ -17,7 +29,7 @@ dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
 all_bits = st.integers(2, 8)
 
 
-KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook"]
+KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "groups", "segments"]
 
 
 def normal(seed, *shape):
@@ -34,6 +46,26 @@ def quantised(w, bits, group, sym):
     spans = [codes[:, a:b] for a, b in pairwise(ends)]
     want = torch.cat([value_of(c, s, z) for c, (s, z) in zip(spans, grids, strict=True)], 1)
     return Quantised.of(codes, scale, None if sym else zero, bits, group), want
+
+
+def groups(w, share, bits, group):
+    """Each kept group rounded on its own, without the term's own layout code; the last may be shorter."""
+    parts = list(w.split(group, dim=1))
+    mask = torch.stack([p.abs().sum(1) > share * group for p in parts], 1)
+    codes, scales, zeros, want = [], [], [], torch.zeros_like(w)
+    for row, col in mask.nonzero().tolist():
+        own = parts[col][row]
+        scale, zero = grid(own, bits, sym=False)
+        lo = col * group
+        found = round_to(own, scale, zero, bits)
+        want[row, lo : lo + len(own)] = value_of(found, scale, zero)
+        codes.append(torch.cat([found, zero.expand(group - len(own))]))
+        scales.append(scale)
+        zeros.append(zero)
+    codes = torch.stack(codes) if codes else torch.empty(0, group, dtype=torch.uint8)
+    scales = torch.stack(scales) if scales else torch.empty(0, dtype=torch.float16)
+    zeros = torch.stack(zeros) if zeros else torch.empty(0, dtype=torch.uint8)
+    return Groups.of(codes, scales, zeros, mask, bits, w.shape[1]), want
 
 
 @st.composite
@@ -55,6 +87,12 @@ def leaves(draw, shape=None):
         codes = (w[:, ::length].abs() * 1000).int() % 2**bits  # (out, in / length)
         lift = normal(draw(seeds), dims, length) if dims else None
         return Codebook.of(codes.byte(), normal(draw(seeds), 2**bits, dims or length), lift, dtype)
+    if kind == "groups":
+        return groups(w, draw(st.floats(0, 2)), draw(all_bits), draw(st.sampled_from([1, 3, 8, 16])))[0]
+    if kind == "segments":
+        length = draw(st.sampled_from([n for n in range(1, out + 1) if out % n == 0]))
+        index = (w[::length].abs() * 1000).int() % length  # (segments, in)
+        return Segments.of(normal(draw(seeds), out // length, wide), index.byte(), length, dtype)
     if kind == "sparse":
         return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     runs = [m for m in range(2, wide + 1) if wide % m == 0]
