@@ -1,5 +1,7 @@
 """Weights on their way to codes: rounded as they will be stored, with gradients as if they were not."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ class GroupDraft(nn.Module):
         """Start on the min-max grid of each kept group of the weight (out, in)."""
         super().__init__()
         self.bits, self.wide = bits, weight.shape[1]
+        self.notes: dict[str, Any] = {}  # for the term
         padded = pad(weight, mask.shape[1] * group - self.wide)  # (out, groups * group)
         parts = padded.view(*mask.shape, group)[mask]  # (kept, group)
         scale, zero = grid(parts, bits, sym=False)
@@ -29,11 +32,6 @@ class GroupDraft(nn.Module):
         self.register_buffer("codes", None)
         self.weight = nn.Parameter(parts)  # (kept, group)
         self.scale, self.zero = nn.Parameter(scale.float()), nn.Parameter(zero.float())  # (kept,) each
-
-    @property
-    def grid(self) -> list[nn.Parameter]:
-        """Scales and zeros."""
-        return [self.scale, self.zero]
 
     def stored(self) -> tuple[Tensor, Tensor]:
         """Scale (kept,) float16 and zero (kept,) uint8 as they are stored."""
@@ -66,4 +64,5 @@ class GroupDraft(nn.Module):
         """What is stored."""
         scale, zero = self.stored()
         codes = round_to(self.weight, scale, zero, self.bits) if self.codes is None else self.codes
-        return Groups.of(codes, scale, zero, self.mask, self.bits, self.wide)
+        term = Groups.of(codes, scale, zero, self.mask, self.bits, self.wide)
+        return term.noted(**self.notes)

@@ -1,6 +1,6 @@
 """Training of what stands in for weights: block by block against the dense block, then end to end."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,6 @@ from crunchmark.view import Site, View
 from crunchmark.walk import Stats, Stream, evaluating, watching
 
 Parts = Mapping[str, nn.Module]  # by site name: called, each gives its weight (out, in)
-Rates = Sequence[tuple[Iterable[nn.Parameter], float]]  # what trains, and its learning rate
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,6 @@ class Turn:
         result: Tensor = out[0] if isinstance(out, tuple) else out
         return result
 
-    def error(self, b: int, weights: Mapping[str, Tensor]) -> Tensor:
-        """Squared error of batch b as a share of the targets' energy over all batches."""
-        wanted = self.targets[b].to(next(self.block.parameters()).device).float()
-        energy = sum(float(t.float().square().sum()) for t in self.targets)
-        return (self.output(b, weights).float() - wanted).square().sum() / max(energy, 1e-30)
-
 
 def turns(view: View, calib: Calibration, needs: Sequence[type[Stat]]) -> Iterator[Turn]:
     """The blocks in order, each while it is still dense; the next one sees what became of it.
@@ -63,30 +56,34 @@ def turns(view: View, calib: Calibration, needs: Sequence[type[Stat]]) -> Iterat
             stream.advance(targets if calib.inputs == "dense" else stream.forward(i))
 
 
-def reconstruct(turn: Turn, parts: Parts, rates: Rates, steps: int) -> tuple[float, float]:
+def reconstruct(turn: Turn, parts: Parts, lr: float, steps: int) -> tuple[float, float]:
     """Train the parts so that the block gives its targets, a step per batch; keep the best state.
 
     Returns:
-        The relative squared error before and after; after is never the larger one.
+        The squared error on the batches used, as a share of their targets' energy, before and after;
+        after is never the larger one.
     """
     names = _names({site.name: site for site in turn.sites if site.name in parts}, turn.block)
     _move(parts, turn.block)
+    energy = max(1e-30, sum(float(t.float().square().sum()) for t in turn.targets[:steps]))
 
     def error(b: int) -> Tensor:
-        return turn.error(b, _weights(parts, names))
+        out = turn.output(b, _weights(parts, names))
+        off: Tensor = (out - turn.targets[b].to(out.device)).float()
+        return off.square().sum() / energy
 
-    return _descend(parts, rates, steps, len(turn.targets), error)
+    return _descend(parts, lr, steps, len(turn.targets), error)
 
 
-def end_to_end(view: View, calib: Calibration, parts: Parts, rates: Rates, steps: int) -> tuple[float, float]:
+def end_to_end(view: View, calib: Calibration, parts: Parts, lr: float, steps: int) -> tuple[float, float]:
     """Train the parts on the next token of the calibration text, a step per batch; keep the best state.
 
     Returns:
-        Nats per token before and after; after is never the larger one.
+        Nats per token of the batches used, before and after; after is never the larger one.
     """
     names = _names({site.name: site for site in view.all_sites() if site.name in parts}, view.model)
     home, batches = next(view.model.parameters()).device, calib.tokens.split(calib.batch)
-    count = calib.tokens[:, 1:].numel()
+    count = sum(batch[:, 1:].numel() for batch in batches[:steps])
 
     def loss(b: int) -> Tensor:
         ids = batches[b].to(calib.device)  # (B, T)
@@ -98,7 +95,7 @@ def end_to_end(view: View, calib: Calibration, parts: Parts, rates: Rates, steps
         stack.enter_context(evaluating(view.model))
         stack.callback(view.model.to, home)
         _move(parts, view.model.to(calib.device))
-        return _descend(parts, rates, steps, len(batches), loss)
+        return _descend(parts, lr, steps, len(batches), loss)
 
 
 def _move(parts: Parts, root: nn.Module) -> None:
@@ -124,15 +121,14 @@ def _weights(parts: Parts, names: Mapping[str, tuple[str, nn.Module]]) -> dict[s
 
 
 def _descend(
-    parts: Parts, rates: Rates, steps: int, batches: int, loss: Callable[[int], Tensor]
+    parts: Parts, lr: float, steps: int, batches: int, loss: Callable[[int], Tensor]
 ) -> tuple[float, float]:
     """Adam over the batches in order, again and again; the best state between passes stays.
 
     Batches that no step reaches do not count in the loss. One that is not finite is never the least.
     """
-    groups = [(list(params), rate) for params, rate in rates]
-    tensors = [p for params, _ in groups for p in params]
-    optimiser = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in groups])
+    tensors = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(tensors, lr)
     seen = min(steps, batches)
 
     def total() -> float:

@@ -32,8 +32,6 @@ from crunchmark import (
     whole,
 )
 
-GRID = 5  # times the weights' rate, as in EfficientQAT (arXiv:2407.11062), whose recipe the stages follow
-
 
 @dataclass(frozen=True)
 class GroupPruned(Method):
@@ -69,7 +67,9 @@ class GroupPruned(Method):
         if self.obs_init:
             gone = ~mask.repeat_interleave(self.group, dim=1)  # (out, in or more)
             weight = sweep(weight, factor.upper, lambda left, _, j: left[:, 0].masked_fill(gone[:, j], 0.0))
-        return GroupDraft(weight, mask, bits, self.group)
+        draft = GroupDraft(weight, mask, bits, self.group)
+        draft.notes["damping"] = factor.damping
+        return draft
 
 
 def balanced(score: Tensor, kept: int) -> Tensor:
@@ -92,7 +92,7 @@ class GQSA(ModelMethod):
     damp: share of the mean Hessian diagonal added to it.
     obs_init: ours, make up for pruned groups in the kept ones before rounding.
     bqpo_steps: batches each block is tuned on; weights, scales and zeros train. 0: no such stage.
-    bqpo_lr: of the weights; of scales and zeros it is GRID times that.
+    bqpo_lr: of these; ours is large, for few steps.
     e2e_steps: batches the model is tuned on; scales and zeros train. 0: no such stage. e2e_lr: of these.
     """
 
@@ -100,9 +100,9 @@ class GQSA(ModelMethod):
     group: int = 16
     damp: float = 0.01
     obs_init: bool = False
-    bqpo_steps: int = 8
-    bqpo_lr: float = 1e-4
-    e2e_steps: int = 4
+    bqpo_steps: int = 16
+    bqpo_lr: float = 1e-3
+    e2e_steps: int = 8
     e2e_lr: float = 1e-5
 
     covers = ("compensate",)
@@ -135,8 +135,9 @@ class GQSA(ModelMethod):
         if self.e2e_steps:
             for draft in drafts.values():
                 draft.freeze()
-            grid = [p for draft in drafts.values() for p in draft.grid]
-            end_to_end(view, calib, drafts, [(grid, self.e2e_lr)], self.e2e_steps)
+            nats = end_to_end(view, calib, drafts, self.e2e_lr, self.e2e_steps)
+            for draft in drafts.values():
+                draft.notes["nats"] = list(nats)
             terms |= installed([s for s in view.all_sites() if s.name in drafts], drafts, plan)
         return terms
 
@@ -150,9 +151,9 @@ class GQSA(ModelMethod):
             if not rooms[site.name].whole(site.shape)
         }
         if self.bqpo_steps and made:
-            weights = [draft.weight for draft in made.values()]
-            grid = [p for draft in made.values() for p in draft.grid]
-            reconstruct(turn, made, [(weights, self.bqpo_lr), (grid, GRID * self.bqpo_lr)], self.bqpo_steps)
+            errors = reconstruct(turn, made, self.bqpo_lr, self.bqpo_steps)
+            for draft in made.values():
+                draft.notes["block_error"] = list(errors)
         return made
 
 

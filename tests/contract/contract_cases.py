@@ -94,6 +94,8 @@ VARIANTS = [
     ("compactifai", (("exclude", ("down",)),)),
     ("vq", (("iterations", 1),)),
     ("lr2vq", (("dims", 1),)),
+    ("gqsa", (("bits", 3), ("group", 8), ("obs_init", True))),
+    ("dsformer", (("length", 2),)),
     ("shortgpt", (("score", "window"),)),
     ("shortgpt", (("score", "perplexity"),)),
     ("flap", (("structure", "UL-UM"),)),
@@ -206,6 +208,7 @@ EDIT_STEPS = {  # share of the weights that one step of a whole-model method tak
     "modegpt": 0.02,  # a rotary pair
 }
 LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
+FACTORS = {*LOW_RANK, "Dense", "Segments"}  # leaves of what is solved for from all rows at once
 
 
 def leaves(term):

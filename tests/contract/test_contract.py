@@ -14,10 +14,10 @@ from contract_cases import (
     EDIT_STEPS,
     EXTRA,
     EXTRA_FAMILIES,
+    FACTORS,
     FAMILIES,
     IN_ROOMS,
     LAYERWISE,
-    LOW_RANK,
     ROOT,
     SKIPPED,
     STORED,
@@ -54,7 +54,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 def test_the_grid_is_whole():
     modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     assert set(YAMLS) == modules
-    assert len(YAMLS) == 23
+    assert len(YAMLS) == 25
     assert len(FAMILIES) == 12
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
@@ -209,7 +209,7 @@ def test_nominal_shares_are_the_papers(case, budget):
     kept = sum(term.nominal() * math.prod(got.shapes[name]) for name, term in got.terms.items())
     assert kept <= (1 - budget) * sum(map(math.prod, got.shapes.values())) * (1 + 1e-12)
     for name, term in got.terms.items():
-        share, stepped = got.plan.rooms[name].nominal, {*leaves(term)} <= {*LOW_RANK, "TensorTrain"}
+        share, stepped = got.plan.rooms[name].nominal, {*leaves(term)} <= {*FACTORS, "TensorTrain"}
         step = coarsest(case, got.shapes[name]) if stepped else 1e-12
         assert share - step < term.nominal() <= share + 1e-12
         assert share == 1 - budget or "exclude" in dict(case.knobs)
@@ -277,7 +277,7 @@ def test_rows_are_exchangeable(case):
         order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
         part = type(layer)(layer.name, layer.weight[order].clone(), layer.stats)
         got = compressed(case, part, 0.5, nominal=True).dense()
-        if kinds(case) <= LOW_RANK:  # another order of sums, then 16-bit rounding
+        if kinds(case) <= FACTORS:  # another order of sums, then 16-bit rounding
             assert float((got - want[order]).norm() / want.norm()) < 0.01
         else:
             torch.testing.assert_close(got, want[order], rtol=0, atol=0)
@@ -288,8 +288,8 @@ def test_rows_are_exchangeable(case):
 
 def test_layerwise_methods_are_methods():
     assert {c.method for c in WORKING if c not in IN_ROOMS} == set(EDIT_STEPS)
-    assert {c.method for c in IN_ROOMS if c not in LAYERWISE} == {"awq"}
-    assert math.prod((len(YAMLS), len(FAMILIES))) == 276
+    assert {c.method for c in IN_ROOMS if c not in LAYERWISE} == {"awq", "gqsa"}
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 300
 
 
 @pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
