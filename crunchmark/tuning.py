@@ -69,8 +69,7 @@ def reconstruct(turn: Turn, parts: Parts, lr: float, steps: int) -> tuple[float,
 
     def error(b: int) -> Tensor:
         out = turn.output(b, _weights(parts, names))
-        off: Tensor = (out - turn.targets[b].to(out.device)).float()
-        return off.square().sum() / energy
+        return (out - turn.targets[b].to(out.device)).float().square().sum() / energy
 
     return _descend(parts, lr, steps, len(turn.targets), error)
 
@@ -83,12 +82,12 @@ def end_to_end(view: View, calib: Calibration, parts: Parts, lr: float, steps: i
     """
     names = _names({site.name: site for site in view.all_sites() if site.name in parts}, view.model)
     home, batches = next(view.model.parameters()).device, calib.tokens.split(calib.batch)
-    count = sum(batch[:, 1:].numel() for batch in batches[:steps])
+    count: int = sum(batch[:, 1:].numel() for batch in batches[:steps])
 
     def loss(b: int) -> Tensor:
         ids = batches[b].to(calib.device)  # (B, T)
         given = {"input_ids": ids, "use_cache": False}
-        logits = functional_call(view.model, _weights(parts, names), (), given).logits[:, :-1]
+        logits: Tensor = functional_call(view.model, _weights(parts, names), (), given).logits[:, :-1]
         return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum") / count
 
     with ExitStack() as stack:
