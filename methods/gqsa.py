@@ -92,7 +92,7 @@ class GQSA(ModelMethod):
     damp: share of the mean Hessian diagonal added to it.
     obs_init: ours, make up for pruned groups in the kept ones before rounding.
     bqpo_steps: batches each block is tuned on; weights, scales and zeros train. 0: no such stage.
-    bqpo_lr: of these; ours is large, for few steps.
+    bqpo_lr: of these. Both rates are for few steps on a small model: a thousand steps want 1e-5 to 1e-4.
     e2e_steps: batches the model is tuned on; scales and zeros train. 0: no such stage. e2e_lr: of these.
     """
 
@@ -103,7 +103,7 @@ class GQSA(ModelMethod):
     bqpo_steps: int = 16
     bqpo_lr: float = 1e-3
     e2e_steps: int = 8
-    e2e_lr: float = 1e-5
+    e2e_lr: float = 1e-3
 
     covers = ("compensate",)
     rooms = True
@@ -132,7 +132,7 @@ class GQSA(ModelMethod):
             made = self.block(turn, plan.rooms)
             terms |= installed(turn.sites, made, plan)
             drafts |= made
-        if self.e2e_steps:
+        if self.e2e_steps and drafts:
             for draft in drafts.values():
                 draft.freeze()
             nats = end_to_end(view, calib, drafts, self.e2e_lr, self.e2e_steps)

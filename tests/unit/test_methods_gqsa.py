@@ -237,6 +237,12 @@ def test_layers_with_room_stay_dense(tiny):
     assert {term.kind for term in found.values()} == {"dense", "groups"}
 
 
+def test_with_room_for_everything_nothing_is_tuned(tiny):
+    found, model = run(tiny, GQSA(), budget=0.0)
+    assert {term.kind for term in found.values()} == {"dense"}
+    assert all(torch.equal(s.weight(), found[s.name].dense()) for s in View(model).all_sites())
+
+
 def test_bad_knobs_are_refused(tiny):
     wrong = {"bits": 9, "group": 0, "damp": -1, "obs_init": 1, "bqpo_steps": -1, "e2e_steps": 0.5}
     for knob, value in (wrong | {"bqpo_lr": -1e-4, "e2e_lr": float("nan")}).items():
