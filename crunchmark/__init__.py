@@ -10,8 +10,9 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Bilevel Codebook Dense Kept Layout LowRank NM Nest Outliers Product Quantised Settings Shift "
-    "Sparse SparseQuantised Sum Table TensorTrain Term check_group check_runs check_words groups_for top",
+    "terms": "Bilevel Codebook Dense Groups Kept Layout LowRank NM Nest Outliers Product Quantised "
+    "Segments Settings Shift Sparse SparseQuantised Sum Table TensorTrain Term check_group "
+    "check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
@@ -22,14 +23,14 @@ _HOME = {
     "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "Columns check_grid grid grids round_to snap value_of",
+    "rounding": "Columns check_grid grid grids nearest_codes nearest_values round_to snap value_of",
     "ladders": "Level SLACK around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
-    "view": "View",
+    "view": "Site View",
     "calib": "Calibration",
-    "walk": "evaluating",
+    "walk": "Stream evaluating recording watching",
     "seeds": "seed_of",
     "checks": "flag fraction number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
@@ -40,6 +41,10 @@ _HOME = {
     "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
     "stages": "Pruner Rounder check_stages",
+    "drafts": "GroupDraft",
+    "rounded": "Rounded",
+    "folds": "Fold foldable sampled",
+    "tuning": "Turn end_to_end reconstruct turns",
 }
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from crunchmark.clusters import kmeans_of_rows as kmeans_of_rows
     from crunchmark.clusters import nearest as nearest
     from crunchmark.clusters import nearest_of_rows as nearest_of_rows
+    from crunchmark.drafts import GroupDraft as GroupDraft
     from crunchmark.dropped import Dropper as Dropper
     from crunchmark.dropped import Unit as Unit
     from crunchmark.dropped import Without as Without
@@ -81,6 +87,9 @@ if TYPE_CHECKING:
     from crunchmark.effects import taken_greedily as taken_greedily
     from crunchmark.families import ROLES as ROLES
     from crunchmark.fisher import Fisher as Fisher
+    from crunchmark.folds import Fold as Fold
+    from crunchmark.folds import foldable as foldable
+    from crunchmark.folds import sampled as sampled
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -116,10 +125,13 @@ if TYPE_CHECKING:
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
+    from crunchmark.rounded import Rounded as Rounded
     from crunchmark.rounding import Columns as Columns
     from crunchmark.rounding import check_grid as check_grid
     from crunchmark.rounding import grid as grid
     from crunchmark.rounding import grids as grids
+    from crunchmark.rounding import nearest_codes as nearest_codes
+    from crunchmark.rounding import nearest_values as nearest_values
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import snap as snap
     from crunchmark.rounding import value_of as value_of
@@ -149,6 +161,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Bilevel as Bilevel
     from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
+    from crunchmark.terms import Groups as Groups
     from crunchmark.terms import Kept as Kept
     from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank
@@ -156,6 +169,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Outliers as Outliers
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
+    from crunchmark.terms import Segments as Segments
     from crunchmark.terms import Settings as Settings
     from crunchmark.terms import Shift as Shift
     from crunchmark.terms import Sparse as Sparse
@@ -169,8 +183,16 @@ if TYPE_CHECKING:
     from crunchmark.terms import check_words as check_words
     from crunchmark.terms import groups_for as groups_for
     from crunchmark.terms import top as top
+    from crunchmark.tuning import Turn as Turn
+    from crunchmark.tuning import end_to_end as end_to_end
+    from crunchmark.tuning import reconstruct as reconstruct
+    from crunchmark.tuning import turns as turns
+    from crunchmark.view import Site as Site
     from crunchmark.view import View as View
+    from crunchmark.walk import Stream as Stream
     from crunchmark.walk import evaluating as evaluating
+    from crunchmark.walk import recording as recording
+    from crunchmark.walk import watching as watching
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = list(_WHERE)

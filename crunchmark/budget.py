@@ -86,6 +86,10 @@ class Room:
         """Bytes of one stored real number."""
         return self.dtype.itemsize
 
+    def whole(self, shape: tuple[int, int]) -> bool:
+        """Whether the dense weight (out, in) fits."""
+        return self.nbytes >= dense_bytes(shape) if self.nominal is None else self.nominal >= 1
+
     def less(self, nbytes: int) -> "Room":
         """The room that is left after nbytes are taken (never below zero)."""
         return replace(self, nbytes=max(0, self.nbytes - nbytes))

@@ -28,7 +28,7 @@ def compress(
     shared: Shared | None = None,
     repairer: Compensator | None = None,
 ) -> dict[str, Term]:
-    """Compress the model in place; return the terms by layer name ({} for a whole-model method).
+    """Compress the model in place; return the terms by layer name ({} where layers are smaller themselves).
 
     Raises:
         Unreachable: a room can not be met; `needs` and `room` are those of the whole scope.
@@ -36,8 +36,10 @@ def compress(
     """
     if isinstance(method, ModelMethod):
         _check_repair(method, repairer)
-        method.compress(view, plan, calib)
-        return {}
+        if method.rooms and method.likeness is not None:
+            maker = Maker(method.likeness, Nothing(), calib, model_key, shared or Shared())
+            Layerwise(maker, view, plan).check()
+        return dict(method.compress(view, plan, calib) or {})
     maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())
     with _advised(maker, view, plan):
         return Layerwise(maker, view, plan).run()
@@ -100,7 +102,7 @@ def allocate(
             raise Skip(f"{name} decides itself what to take where; valid: allocate=uniform")
         if allocator.tries and tried is None:
             raise Skip(f"{name} has no single layers that {type(allocator).__name__} could try")
-    if isinstance(method, ModelMethod) and allocator == Uniform():
+    if isinstance(method, ModelMethod) and allocator == Uniform() and not method.rooms:
         return plan
     maker = Maker(
         tried or Keep(), repairer or Nothing(), calib, model_key, shared or Shared(), allocator.needs
@@ -146,6 +148,22 @@ class Layerwise:
                     visit(i, self.view.sites(i), dict(block(i)))
         else:
             walk(self.view, maker.calib, maker.needs, visit)
+
+    def check(self) -> None:
+        """Check the rooms of a method that says its sizes, before anything is compressed.
+
+        Raises:
+            Unreachable: a layer can not be as small as its room.
+        """
+        for site in self.view.all_sites():
+            room, shape = self.plan.rooms[site.name], site.shape
+            needs = self.maker.needs_of(shape, replace(room, nbytes=0))
+            given = room.nbytes if room.nominal is None else ceil(room.nominal * dense_bytes(shape) - 1e-6)
+            if needs > given:
+                least = None if room.nominal is None else needs / dense_bytes(shape)
+                self.short[site.name] = Unreachable(site.name, needs, room.nbytes, least=least)
+        if self.short:
+            raise self.unreachable()
 
     def unreachable(self) -> Unreachable:
         """What the scope needs; the nearest budget is rounded down, so that it is within reach."""

@@ -116,6 +116,7 @@ class ModelMethod(Keyed, ABC):
     """A paper's rule that does not fit one layer at a time; it edits the model through the view."""
 
     covers: ClassVar[tuple[str, ...]] = ("allocate", "compensate")  # stages it does itself or has no use for
+    rooms: ClassVar[bool] = False  # True: it leaves a term in every layer's room, of a size of `likeness`
     parent: ClassVar[bool] = False
 
     @property
@@ -131,8 +132,13 @@ class ModelMethod(Keyed, ABC):
         """
 
     @abstractmethod
-    def compress(self, view: "View", plan: Plan, calib: "Calibration") -> None:
+    def compress(self, view: "View", plan: Plan, calib: "Calibration") -> Mapping[str, Term] | None:
         """Edit the model in place so that its scope packs into at most plan.total bytes.
+
+        Returns:
+            Terms by layer name, put into the model as well (`site.install`), where layers are to be stored
+            as terms; None: the model's own layers hold what is left. Whatever else it changes (norms, biases)
+            it leaves as plan.dtype stores it.
 
         Raises:
             Unreachable: nothing this method can make is as small as the plan.

@@ -60,7 +60,8 @@ class Int8(Kernel):
         """Whether it runs a term with that meta there."""
         if meta["kind"] != Quantised.kind or device.type != "cpu" or dtype != torch.bfloat16:
             return False
-        return meta["bits"] == 8 and _group(meta) == meta["shape"][1] and _works(cls)
+        whole_zero = not meta.get("real")
+        return meta["bits"] == 8 and whole_zero and _group(meta) == meta["shape"][1] and _works(cls)
 
 
 class Int4(Kernel):

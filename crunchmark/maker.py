@@ -141,8 +141,7 @@ class Maker:
         Raises:
             Unreachable: the room is too small; `needs` counts the repair.
         """
-        full = dense_bytes(layer.shape)
-        if (room.nominal is None and room.nbytes >= full) or (room.nominal is not None and room.nominal >= 1):
+        if room.whole(layer.shape):
             return Dense.of(layer.weight, room)
         term = self._filled(layer, room)
         if room.nominal is None and term.nbytes() > room.nbytes:

@@ -1,5 +1,7 @@
 """Affine integer grids, shared by every method that rounds. Codes are uint8, scales float16."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ def grid(w: Tensor, bits: int, sym: bool) -> tuple[Tensor, Tensor]:
         lo = -hi
     empty = lo == hi  # (...)
     lo, hi = lo.masked_fill(empty, -1.0), hi.masked_fill(empty, 1.0)  # (...), (...)
-    scale = ((hi - lo) / top).clamp(_TINIEST, _HALF.max).half()  # (...)
+    scale = stored_scale((hi - lo) / top)  # (...)
     if sym:
         return scale, torch.full_like(scale, 2 ** (bits - 1), dtype=torch.uint8)
     return scale, (-lo / scale.float()).round().clamp(0, top).to(torch.uint8)  # (...), (...)
@@ -57,7 +59,7 @@ def value_of(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     Args:
         codes: (..., g) uint8.
         scale: (...) float16.
-        zero: (...) uint8.
+        zero: (...) uint8, or real numbers.
 
     Returns:
         (..., g) float32.
@@ -92,6 +94,44 @@ class Columns:
         code = round_to(column[:, None], scale, zero, self.bits)  # (out, 1)
         self.codes[:, j] = code[:, 0]
         return value_of(code, scale, zero)[:, 0]  # (out,)
+
+
+def nearest_codes(w: Tensor, bits: int, group: int, sym: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest codes (out, in) of a weight on its `grids`, whose groups divide in; scale and zero."""
+    scale, zero = grids(w, bits, group, sym)  # (out, groups)
+    parts = w.unflatten(1, (scale.shape[1], -1))  # (out, groups, inputs per group)
+    return round_to(parts, scale, zero, bits).flatten(1), scale, zero
+
+
+def nearest_values(w: Tensor, bits: int, group: int, sym: bool) -> Tensor:
+    """What the nearest codes of a weight (out, in) stand for, float32."""
+    codes, scale, zero = nearest_codes(w, bits, group, sym)
+    return value_of(codes.unflatten(1, (scale.shape[1], -1)), scale, zero).flatten(1)  # (out, in)
+
+
+class _Through(torch.autograd.Function):
+    """Forward what it became, backward as if nothing had been done to it."""
+
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
+        """The hard one, exactly."""
+        return hard.to(soft.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Straight through to the soft one."""
+        return grad, None
+
+
+def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """`hard` in the dtype of `soft`, with the gradients of `soft` (arXiv:1308.3432)."""
+    result: Tensor = _Through.apply(soft, hard)
+    return result
+
+
+def stored_scale(scale: Tensor) -> Tensor:
+    """A scale as it is stored: float16, never zero or infinite."""
+    return scale.clamp(_TINIEST, _HALF.max).half()
 
 
 def check_grid(group: int | None, sym: bool) -> None:

@@ -107,24 +107,25 @@ class Stream:
                 stream._put(len(calls) - 1, caught[0])
         return stream
 
+    @torch.no_grad()
     def forward(self, i: int, fn: Run | None = None) -> Iterator[Tensor]:
         """Outputs (B, T, D) of block i, batch by batch, on the CPU; fn runs the block its own way."""
         for b in range(len(self.hidden)):
-            yield self._run(i, b, fn)
-
-    @torch.no_grad()
-    def _run(self, i: int, b: int, fn: Run | None) -> Tensor:
-        return self.block(i, b, self.hidden[b], fn).cpu()
+            yield self.block(i, b, self.hidden[b], fn).cpu()
 
     def block(self, i: int, b: int, hidden: Tensor, fn: Run | None = None) -> Tensor:
         """Outputs (B, T, D) of block i for batch b with these hidden states (B, T, D), on its device."""
-        block = self.blocks[i]
-        device = _device(block)
-        args, kwargs = _to(self.calls[b][i], device)
-        hidden = hidden.to(device)
+        block, (_, args, kwargs) = self.blocks[i], self.given(i, b)
+        hidden = hidden.to(_device(block))
         out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
         result: Tensor = out[0] if isinstance(out, tuple) else out
         return result
+
+    def given(self, i: int, b: int) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+        """What block i is called with for batch b, where its weights are."""
+        device = _device(self.blocks[i])
+        args, kwargs = _to(self.calls[b][i], device)
+        return self.hidden[b].to(device), args, kwargs
 
     def advance(self, outputs: Iterable[Tensor]) -> None:
         """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""
@@ -189,6 +190,16 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
                 hook = _gather(stats, site.name)
                 stack.callback(site.module.register_forward_pre_hook(hook).remove)
         yield {site.name: groups[site.group] for site in sites}
+
+
+@contextmanager
+def recording(module: nn.Module) -> Iterator[list[Call]]:
+    """Inside, the list grows by what the module is called with."""
+    calls: list[Call] = []
+    hook = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
+    with ExitStack() as stack:
+        stack.callback(hook.remove)
+        yield calls
 
 
 def walk(

@@ -4,6 +4,7 @@ from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.bilevel import Bilevel, Group, Nest
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
+from crunchmark.terms.groups import Groups
 from crunchmark.terms.joins import Join, Product, Sum
 from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
@@ -12,6 +13,7 @@ from crunchmark.terms.nm import NM
 from crunchmark.terms.outliers import Outliers
 from crunchmark.terms.packing import pack_bits, pack_mask, pad, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised, check_group, groups_for
+from crunchmark.terms.segments import Segments
 from crunchmark.terms.shift import Shift
 from crunchmark.terms.sparse import Sparse
 from crunchmark.terms.sparse_quantised import Settings, SparseQuantised
@@ -26,6 +28,7 @@ __all__ = [
     "Codebook",
     "Dense",
     "Group",
+    "Groups",
     "Join",
     "Kept",
     "Kernel",
@@ -38,6 +41,7 @@ __all__ = [
     "Packed",
     "Product",
     "Quantised",
+    "Segments",
     "Settings",
     "Shift",
     "Sparse",

@@ -20,12 +20,13 @@ GROUPS = (32, 64, 128, -1)  # smallest first; -1 is the whole row
 
 
 class Quantised(Laid):
-    """Codes of 2 to 8 bits with a float16 scale per group, and a zero code per group unless symmetric."""
+    """Codes of 2 to 8 bits with a float16 scale per group, and a zero per group unless symmetric."""
 
     kind: ClassVar[str] = "quantised"
     codes: Tensor | None  # (out, ceil(in * bits / 8)) uint8; None: the kernel holds them
     scale: Tensor  # (out, groups) float16
-    zero: Tensor | None  # (out, ceil(groups * bits / 8)) uint8; None: 2**(bits - 1) everywhere
+    zero: Tensor | None  # codes (out, ceil(groups * bits / 8)) uint8, or real numbers (out, groups) float16;
+    # None: 2**(bits - 1) everywhere
 
     def __init__(
         self, shape: tuple[int, int], bits: int, group: int, codes: Tensor, scale: Tensor, zero: Tensor | None
@@ -35,7 +36,7 @@ class Quantised(Laid):
         self.setting = setting_of(bits, group)
         self.register_buffer("codes", own(codes, torch.uint8))
         self.register_buffer("scale", own(scale, torch.float16))
-        self.register_buffer("zero", None if zero is None else own(zero, torch.uint8))
+        self.register_buffer("zero", None if zero is None else own(zero, zero.dtype))
 
     @classmethod
     def of(cls, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int) -> Self:
@@ -44,27 +45,29 @@ class Quantised(Laid):
         Args:
             codes: (out, in) uint8.
             scale: (out, groups) float16.
-            zero: (out, groups) uint8, or None for the symmetric zero 2**(bits - 1).
+            zero: (out, groups) uint8, a code, or float16, a real number between codes; None for the symmetric
+                zero 2**(bits - 1).
             bits: 2 to 8.
             group: inputs per group, the last group may be shorter; -1: the whole row.
 
         Raises:
-            ValueError: bits or group is out of range, or the scale has another shape or dtype.
+            ValueError: bits or group is out of range, or scale or zero has another shape or dtype.
         """
         out, wide = codes.shape
         check_bits(bits, group)
         expect({"scale": scale}, "scale", (out, groups_of(wide, group)), torch.float16)
-        zeros = None
+        zeros = zero  # (out, groups)
         if zero is not None:
-            expect({"zero": zero}, "zero", tuple(scale.shape), torch.uint8)
-            zeros = pack_bits(zero, bits)  # (out, bytes)
+            real = zero.dtype == torch.float16
+            expect({"zero": zero}, "zero", tuple(scale.shape), torch.float16 if real else torch.uint8)
+            zeros = zero if real else pack_bits(zero, bits)  # (out, groups) or (out, bytes)
         return cls((out, wide), bits, group, pack_bits(codes, bits), scale, zeros)
 
     @staticmethod
-    def size(shape: tuple[int, int], bits: int, group: int, sym: bool) -> int:
-        """Bytes of codes, scales and zeros."""
+    def size(shape: tuple[int, int], bits: int, group: int, sym: bool, real: bool = False) -> int:
+        """Bytes of codes, scales and zeros; real: these are float16."""
         groups = groups_of(shape[1], group)
-        zeros = 0 if sym else packed_width(groups, bits)
+        zeros = 0 if sym else 2 * groups if real else packed_width(groups, bits)
         return shape[0] * (packed_width(shape[1], bits) + 2 * groups + zeros)
 
     @staticmethod
@@ -75,6 +78,7 @@ class Quantised(Laid):
         group: int | None = None,
         sym: bool = False,
         bits: int | None = None,
+        real: bool = False,
     ) -> tuple[int, int]:
         """The most bits that fit, then the smallest group that fits with them.
 
@@ -89,7 +93,7 @@ class Quantised(Laid):
         groups = groups_for(shape[1], group)
         check_bits(depths[0], groups[0])
         check_group(shape[1], groups[0], what)
-        sizes = {(b, g): Quantised.size(shape, b, g, sym) for b in depths for g in groups}
+        sizes = {(b, g): Quantised.size(shape, b, g, sym, real) for b in depths for g in groups}
         fitting = [setting for setting, size in sizes.items() if size <= room.nbytes]
         if room.nominal is not None:
             most = math.floor(16 * room.nominal + 1e-9)
@@ -99,7 +103,9 @@ class Quantised(Laid):
         return fitting[0]
 
     @staticmethod
-    def sizes(shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False) -> list[int]:
+    def sizes(
+        shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False, real: bool = False
+    ) -> list[int]:
         """Bytes of every setting that `fits` can choose, ascending; nominal: bits / 16 of the dense bytes."""
         depths = range(MOST, LEAST - 1, -1)
         if room.nominal is not None:
@@ -107,7 +113,7 @@ class Quantised(Laid):
         groups = groups_for(shape[1], group)
         found: list[int] = []
         for bits, g in product(depths, groups):  # what is preferred comes first
-            size = Quantised.size(shape, bits, g, sym)
+            size = Quantised.size(shape, bits, g, sym, real)
             if not found or size < found[-1]:
                 found.append(size)
         return found[::-1]
@@ -126,7 +132,9 @@ class Quantised(Laid):
         return self.kernel.codes()  # (out, in)
 
     def zeros(self) -> Tensor:
-        """The zero codes (out, groups) uint8."""
+        """The zeros (out, groups): codes uint8, or float16 where they are real numbers."""
+        if self.zero is not None and self._real:
+            return self.zero  # (out, groups)
         if self.zero is not None:
             return unpack_bits(self.zero, self.bits, self.scale.shape[1])  # (out, groups)
         return torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
@@ -144,14 +152,18 @@ class Quantised(Laid):
         value = value_of(codes.view(out, groups, group), self.scale, self.zeros())  # (out, groups, group)
         return value.view(out, -1)[:, :wide].contiguous()  # (out, in)
 
+    @property
+    def _real(self) -> bool:
+        return self.zero is not None and self.zero.dtype == torch.float16
+
     def pack(self) -> tuple[Packed, Meta]:
-        """Codes, scales and zeros; meta carries shape, bits, group and sym."""
+        """Codes, scales and zeros; meta carries shape, bits, group, sym, and real where zeros are float16."""
         meta = {"kind": self.kind, "shape": list(self.shape), "bits": self.bits, "group": self.group}
         codes = pack_bits(self.unpacked(), self.bits) if self.codes is None else self.codes
         tensors = {"codes": codes, "scale": self.scale}
         if self.zero is not None:
             tensors["zero"] = self.zero
-        return tensors, meta | {"sym": self.zero is None}
+        return tensors, meta | {"sym": self.zero is None} | ({"real": True} if self._real else {})
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], meta: Meta) -> Self:
@@ -166,7 +178,9 @@ class Quantised(Laid):
         codes = expect(tensors, "codes", (out, packed_width(wide, bits)), torch.uint8)
         scale = expect(tensors, "scale", (out, groups), torch.float16)
         zero = None
-        if not meta["sym"]:
+        if meta.get("real"):
+            zero = expect(tensors, "zero", (out, groups), torch.float16)
+        elif not meta["sym"]:
             zero = expect(tensors, "zero", (out, packed_width(groups, bits)), torch.uint8)
         return cls((out, wide), bits, group, codes, scale, zero)
 

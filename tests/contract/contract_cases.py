@@ -96,11 +96,15 @@ VARIANTS = [
     ("gptq", (("sym", True),)),
     ("gptq", (("act_order", True),)),
     ("gptq", (("group", 16), ("act_order", True))),
+    ("awq", (("sym", True), ("group", 16))),
+    ("hqq", (("group", 16),)),
     ("slicegpt", (("orientation", "random"), ("align", 1))),
     ("compactifai", (("cores", 3),)),
     ("compactifai", (("exclude", ("down",)),)),
     ("vq", (("iterations", 1),)),
     ("lr2vq", (("dims", 1),)),
+    ("gqsa", (("bits", 3), ("group", 8), ("obs_init", True))),
+    ("dsformer", (("length", 2),)),
     ("shortgpt", (("score", "window"),)),
     ("shortgpt", (("score", "perplexity"),)),
     ("flap", (("structure", "UL-UM"),)),
@@ -117,6 +121,7 @@ SKIPPED = {
 }
 WORKING = [c for c in BASE + EXTRA if c.method != "dense" and (c.method, c.family) not in SKIPPED]
 LAYERWISE = [c for c in WORKING if isinstance(c.make(), Method)]
+IN_ROOMS = [c for c in WORKING if isinstance(made := c.make(), Method) or made.rooms]  # a term per layer
 DEPTHS = {"shortgpt": 6}  # whose steps are blocks
 
 
@@ -216,6 +221,7 @@ EDIT_STEPS = {  # share of the weights that one step of a whole-model method tak
     "modegpt": 0.02,  # a rotary pair
 }
 LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
+FACTORS = {*LOW_RANK, "Dense", "Segments"}  # leaves of what is solved for from all rows at once
 
 
 def leaves(term):

@@ -15,9 +15,10 @@ from contract_cases import (
     EDIT_STEPS,
     EXTRA,
     EXTRA_FAMILIES,
+    FACTORS,
     FAMILIES,
+    IN_ROOMS,
     LAYERWISE,
-    LOW_RANK,
     ROOT,
     SKIPPED,
     STORED,
@@ -57,7 +58,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 def test_the_grid_is_whole():
     modules = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     assert set(YAMLS) == modules - {"pipeline"} | COMBINED
-    assert len(YAMLS) == 25
+    assert len(YAMLS) == 29
     assert len(FAMILIES) == 12
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
@@ -86,7 +87,7 @@ def test_yaml_module_and_docstring_agree(name):
         assert made == kind()  # with their defaults
     cited = set(ARXIV.findall(module.split('"""')[1]))
     assert cited <= set(ARXIV.findall(text))
-    assert bool(cited) == (name != "dense")  # the parent is no paper's
+    assert bool(cited) == (name not in {"dense", "hqq"})  # the parent is no paper's; HQQ is a web page
 
 
 @pytest.mark.parametrize("case", BASE, ids=str)
@@ -129,7 +130,7 @@ def test_packs_within_the_room(case):
         sizes.append(size["scope_bytes"])
         dense = sum(dense_bytes(s) for s in got.shapes.values())
         assert got.plan.total == int((1 - budget) * dense)
-        assert set(got.terms) == (set(got.shapes) if case in LAYERWISE else set())
+        assert set(got.terms) == (set(got.shapes) if case in IN_ROOMS else set())
         assert got.touched == []
         for name, term in got.terms.items():
             assert term.nbytes() <= got.plan.rooms[name].nbytes
@@ -219,13 +220,13 @@ NOMINAL += [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES and "exclud
 @pytest.mark.parametrize(("case", "budget"), NOMINAL, ids=str)
 def test_nominal_shares_are_the_papers(case, budget):
     got = run(case, budget, "nominal")
-    if case not in LAYERWISE:
+    if case not in IN_ROOMS:
         (edit,) = got.model.crunchmark_edits
         assert 1 - budget - EDIT_STEPS[case.method] < edit["nominal"] <= 1 - budget
     kept = sum(term.nominal() * math.prod(got.shapes[name]) for name, term in got.terms.items())
     assert kept <= (1 - budget) * sum(map(math.prod, got.shapes.values())) * (1 + 1e-12)
     for name, term in got.terms.items():
-        share, stepped = got.plan.rooms[name].nominal, {*leaves(term)} <= {*LOW_RANK, "TensorTrain"}
+        share, stepped = got.plan.rooms[name].nominal, {*leaves(term)} <= {*FACTORS, "TensorTrain"}
         step = coarsest(case, got.shapes[name]) if stepped else 1e-12
         if rounds_what_is_kept(case):
             step = most_left_out(case, share)
@@ -269,7 +270,7 @@ def test_error_falls_as_the_room_grows(case):
     assert mean[0] < 0.8 * mean[-1]
 
 
-ROWWISE = {"wanda", "rtn", "gptq", "wanda_gptq"}  # every row is decided on its own
+ROWWISE = {"wanda", "rtn", "gptq", "hqq", "wanda_gptq"}  # every row is decided on its own
 
 
 def is_rowwise(case):
@@ -283,7 +284,7 @@ def half(case):
 
 def test_rowwise_cases():
     assert (
-        sum(map(is_rowwise, LAYERWISE)) == 4 * 12 + 3 * 2 + 5 * 2 + 2 * 2
+        sum(map(is_rowwise, LAYERWISE)) == 5 * 12 + 3 * 2 + 6 * 2 + 2 * 2
     )  # defaults, N:M, rtn and gptq variants
 
 
@@ -318,7 +319,7 @@ def test_rows_are_exchangeable(case):
         order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
         part = rows_of(layer, order)
         got = compressed(case, part, half(case), nominal=True).dense()
-        if kinds(case) <= LOW_RANK:  # another order of sums, then 16-bit rounding
+        if kinds(case) <= FACTORS:  # another order of sums, then 16-bit rounding
             assert float((got - want[order]).norm() / want.norm()) < 0.01
         else:
             torch.testing.assert_close(got, want[order], rtol=0, atol=0)
@@ -328,8 +329,9 @@ def test_rows_are_exchangeable(case):
 
 
 def test_layerwise_methods_are_methods():
-    assert {c.method for c in WORKING if c not in LAYERWISE} == set(EDIT_STEPS)
-    assert math.prod((len(YAMLS), len(FAMILIES))) == 300
+    assert {c.method for c in WORKING if c not in IN_ROOMS} == set(EDIT_STEPS)
+    assert {c.method for c in IN_ROOMS if c not in LAYERWISE} == {"awq", "gqsa"}
+    assert math.prod((len(YAMLS), len(FAMILIES))) == 348
 
 
 @pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)

@@ -1,0 +1,90 @@
+"""HQQ: a real-valued zero point by half-quadratic splitting (Badri and Shaji, Mobius Labs blog, 2023)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crunchmark import (
+    Layer,
+    Method,
+    Quantised,
+    Room,
+    Term,
+    check_grid,
+    fraction,
+    grids,
+    number,
+    positive,
+    value_of,
+    whole,
+)
+
+SMALLEST, LARGEST = 2.0**-24, 65504.0  # of float16, above zero
+
+
+@dataclass(frozen=True)
+class HQQ(Method):
+    """Least sum of |W - Q|^p over the zero of every group; its scale stays that of the smallest and largest.
+
+    group: inputs that share a scale and a zero, -1 for the whole row, null for the finest that fits.
+    p: below 1, so that few large errors are let be. beta: how close the split error is to the error, at
+        first; it grows by `kappa` every iteration.
+    """
+
+    group: int | None = None
+    p: float = 0.7
+    beta: float = 10.0
+    kappa: float = 1.01
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong."""
+        check_grid(self.group, False)
+        fraction("method.p", self.p, one=True)
+        positive("method.beta", self.beta)
+        number("method.kappa", self.kappa, 1.0)
+        whole("method.iterations", self.iterations)
+
+    def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
+        """Of every number of bits, with the groups that there are."""
+        return Quantised.sizes(shape, room, self.group, real=True)
+
+    def compress(self, layer: Layer, room: Room) -> Term:
+        """The best of all iterates per group, plain rounding with its whole zero among them."""
+        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, real=True)
+        scale, zero = grids(layer.weight, bits, group, sym=False)  # (out, groups)
+        parts, zero = layer.weight.unflatten(1, (scale.shape[1], -1)), zero.half()  # (out, groups, g)
+        least = self.error(parts, scale, zero, bits)  # (out, groups)
+        for s, z in self.iterates(parts, bits):
+            error = self.error(parts, s, z, bits)
+            better = error < least
+            scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
+            least = torch.where(better, error, least)
+        codes = codes_of(parts, scale, zero, bits).flatten(1)
+        return Quantised.of(codes.to(torch.uint8), scale, zero, bits, group)
+
+    def error(self, w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+        """Sum of |W - Q|^p of each group, (out, groups)."""
+        off = w - value_of(codes_of(w, scale, zero, bits), scale, zero)
+        return off.abs().pow(self.p).sum(-1)
+
+    def iterates(self, w: Tensor, bits: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scales and zeros as stored, (out, groups) float16: the split error, then the zero that fits it."""
+        low, high = w.amin(-1), w.amax(-1)
+        scale = ((high - low) / (2**bits - 1)).clamp(SMALLEST, LARGEST).half()
+        zero, beta = -low / scale.float(), self.beta
+        for _ in range(self.iterations):
+            yield scale, zero.half()
+            codes = codes_of(w, scale, zero, bits)
+            off = w - value_of(codes, scale, zero)
+            split = off.sign() * (off.abs() - off.abs().pow(self.p - 1) / beta).clamp(min=0)
+            zero = (codes - (w - split) / scale.float().unsqueeze(-1)).mean(-1)
+            beta *= self.kappa
+
+
+def codes_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes (out, groups, g) for a zero that need not be one, float32."""
+    steps = w / scale.float().unsqueeze(-1) + zero.float().unsqueeze(-1)
+    return steps.round_().clamp_(0, 2**bits - 1)
