@@ -22,13 +22,13 @@ Meta = Mapping[str, Any]
 class Int8(Kernel):
     """8 bit and one scale per row, on a CPU: y = scale * (x (codes - 128)^T + sum(x) (128 - zero)).
 
-    The second part comes of 32 more inputs, so that it is summed before y is rounded to bfloat16: x's sum in
+    The second part comes of 16 more inputs, so that it is summed before y is rounded to bfloat16: x's sum in
     two parts, times 128 - zero in two halves.
     """
 
     label: ClassVar[str] = "int8 kernel"
     holds: ClassVar[bool] = True
-    weight: Tensor  # (out, in) or (out, in + 32) int8: codes - 128, then the halves of 128 - zero, then 0
+    weight: Tensor  # (out, in) or (out, in + 16) int8: codes - 128, then the halves of 128 - zero, then 0
     scale: Tensor  # (out,)
 
     def __init__(self, term: Quantised, dtype: torch.dtype) -> None:
@@ -37,7 +37,7 @@ class Int8(Kernel):
         if term.zero is not None:
             lift = 128 - term.zeros().int()  # (out, 1), -127 to 128
             halves = torch.cat((lift // 2, lift - lift // 2), 1).to(torch.int8)  # (out, 2)
-            weight = torch.cat((weight, pad(halves.repeat(1, 2), 28)), 1)  # (out, in + 32)
+            weight = torch.cat((weight, pad(halves.repeat(1, 2), 12)), 1)  # (out, in + 16)
         self.keep("weight", weight)
         self.keep("scale", term.scale[:, 0].to(dtype))
 
@@ -51,7 +51,7 @@ class Int8(Kernel):
             total = x.float().sum(-1, keepdim=True)  # (M, 1)
             most = total.to(x.dtype)
             rest = (total - most.float()).to(x.dtype)  # (M, 1)
-            x = torch.cat((x, pad(torch.cat((most, most, rest, rest), 1), 28)), 1)  # (M, in + 32)
+            x = torch.cat((x, pad(torch.cat((most, most, rest, rest), 1), 12)), 1)  # (M, in + 16)
         y: Tensor = ATEN._weight_int8pack_mm(x, self.weight, self.scale)  # (M, out)
         return y
 
@@ -60,8 +60,10 @@ class Int8(Kernel):
         """Whether it runs a term with that meta there."""
         if meta["kind"] != Quantised.kind or device.type != "cpu" or dtype != torch.bfloat16:
             return False
-        whole_zero = not meta.get("real")
-        return meta["bits"] == 8 and whole_zero and _group(meta) == meta["shape"][1] and _works(cls)
+        (out, wide), rows = meta["shape"], _group(meta) == meta["shape"][1]
+        fits = out % 4 == 0 and wide % 16 == 0  # the operator does not look, and reads past the end
+        usual = meta["bits"] == 8 and not meta.get("real")
+        return usual and rows and fits and _works(cls)
 
 
 class Int4(Kernel):

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from crunchmark.terms.dense import Leaf
 
+ALIGNED = 64  # bytes: operators load whole registers without looking where x starts
+
 
 class Kernel(nn.Module, ABC):
     """Multiplies by a leaf's packed form on one device in one dtype.
@@ -34,7 +36,9 @@ class Kernel(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """X (..., in) -> (..., out)."""
-        y = self.multiply(x.reshape(-1, x.shape[-1]))  # (M, out)
+        flat = x.reshape(-1, x.shape[-1]).contiguous()  # (M, in)
+        aligned = flat.data_ptr() % ALIGNED == 0
+        y = self.multiply(flat if aligned else flat.clone())  # (M, out)
         return y.view(*x.shape[:-1], -1)  # (..., out)
 
     @abstractmethod
