@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
-    "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Codebook Dense Kept Layout LowRank NM Product Quantised Settings Shift Sparse "
+    "budget": "DENSE_BYTES Ledger Plan Room Unreachable check_budget dense_bytes",
+    "terms": "Codebook Dense Kept Layout LowRank NM NormalFloat Product Quantised Settings Shift Sparse "
     "SparseQuantised Sum TensorTrain Term check_group check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
-    "obs": "sweep",
-    "branch": "Branch",
+    "obs": "rounded sweep",
+    "branch": "Branch balanced",
+    "normal": "Blocks NormalGrid to_normal",
+    "programme": "assign",
+    "weighed": "Weighed",
     "mpo": "Chain",
     "clusters": "kmeans nearest",
     "families": "ROLES",
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
     from crunchmark.artifact import load as load
     from crunchmark.branch import Branch as Branch
+    from crunchmark.branch import balanced as balanced
+    from crunchmark.budget import DENSE_BYTES as DENSE_BYTES
     from crunchmark.budget import Ledger as Ledger
     from crunchmark.budget import Plan as Plan
     from crunchmark.budget import Room as Room
@@ -105,7 +110,12 @@ if TYPE_CHECKING:
     from crunchmark.modular import weights_of as weights_of
     from crunchmark.modules import Narrower as Narrower
     from crunchmark.mpo import Chain as Chain
+    from crunchmark.normal import Blocks as Blocks
+    from crunchmark.normal import NormalGrid as NormalGrid
+    from crunchmark.normal import to_normal as to_normal
+    from crunchmark.obs import rounded as rounded
     from crunchmark.obs import sweep as sweep
+    from crunchmark.programme import assign as assign
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
@@ -142,6 +152,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Kept as Kept
     from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank
+    from crunchmark.terms import NormalFloat as NormalFloat
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
     from crunchmark.terms import Settings as Settings
@@ -158,6 +169,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import top as top
     from crunchmark.view import View as View
     from crunchmark.walk import evaluating as evaluating
+    from crunchmark.weighed import Weighed as Weighed
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = list(_WHERE)

@@ -7,6 +7,7 @@ from crunchmark.terms.joins import Product, Sum
 from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
+from crunchmark.terms.normal_float import NormalFloat
 from crunchmark.terms.packing import pack_bits, pack_mask, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised, check_group, groups_for
 from crunchmark.terms.shift import Shift
@@ -24,6 +25,7 @@ __all__ = [
     "Layout",
     "LowRank",
     "Meta",
+    "NormalFloat",
     "Packed",
     "Product",
     "Quantised",

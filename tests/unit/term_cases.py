@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from crunchmark.mpo import Chain
+from crunchmark.normal import BITS, NormalGrid, to_normal
 from crunchmark.rounding import grid, round_to, value_of
 from crunchmark.terms import (
     NM,
@@ -15,6 +16,7 @@ from crunchmark.terms import (
     Kept,
     Layout,
     LowRank,
+    NormalFloat,
     Product,
     Quantised,
     Sparse,
@@ -32,7 +34,19 @@ dtypes = st.sampled_from([torch.bfloat16, torch.float16, torch.float32])
 all_bits = st.integers(2, 8)
 
 
-KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "sparse_quantised"]
+KINDS = [
+    "dense",
+    "low_rank",
+    "tensor_train",
+    "sparse",
+    "nm",
+    "quantised",
+    "codebook",
+    "sparse_quantised",
+    "normal_float",
+]
+
+normal_grids = st.builds(NormalGrid, *[st.sampled_from(BITS)] * 2, st.integers(1, 70), st.integers(1, 20))
 
 
 def normal(seed, *shape):
@@ -93,6 +107,8 @@ def leaves(draw, shape=None):
         codes = (w[:, ::length].abs() * 1000).int() % 2**bits  # (out, in / length)
         lift = normal(draw(seeds), dims, length) if dims else None
         return Codebook.of(codes.byte(), normal(draw(seeds), 2**bits, dims or length), lift, dtype)
+    if kind == "normal_float":
+        return NormalFloat.of((out, wide), to_normal(w, draw(normal_grids)))
     if kind == "sparse":
         return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     runs = [m for m in range(2, wide + 1) if wide % m == 0]

@@ -19,6 +19,8 @@ LAYERS = [  # each may import from its own and from those before
         "stats",
         "linalg",
         "rounding",
+        "normal",
+        "programme",
         "obs",
         "mpo",
         "clusters",
@@ -36,7 +38,7 @@ LAYERS = [  # each may import from its own and from those before
         "efficiency",
     },
     {
-        *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
+        *("interface", "task", "projected", "branch", "weighed", "ladders", "view", "families", "edits"),
         *("heads", "parts", "gone", "dropped", "stages"),
     },
     {
