@@ -44,7 +44,9 @@ def test_a_card_says_what_the_class_says(path):
     kind = getattr(import_module(module), name)
     text = card(cards.cards(), path.stem)
     assert f"`{kind.__mro__[1].__name__}`" in text
-    assert all(f"`{stat.__name__}`" in text for stat in getattr(kind(), "needs", ()))
+    needs = getattr(kind, "needs", ())
+    if not isinstance(needs, property):  # which a knob decides
+        assert all(f"`{stat.__name__}`" in text for stat in needs)
     for knob in kind.__dataclass_fields__:
         line = next(line for line in text.splitlines() if line.startswith(f"| `method.{knob}` |"))
         assert not line.endswith("|  |"), f"{path.stem}: nothing says what {knob} is"
