@@ -68,6 +68,17 @@ class Source:
         return [ast.unparse(item) for value in found[:1] for item in getattr(value, "elts", [])]
 
     @property
+    def asked(self) -> list[str]:
+        """The statistics of `needs`, and where it is a property the knob that asks for them."""
+        chosen = [n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name == "needs"]
+        made = [n for f in chosen for n in ast.walk(f) if isinstance(n, ast.IfExp)]
+        where = [
+            (f"`{ast.unparse(stat)}` where", n.test) for n in made for stat in getattr(n.body, "elts", [])
+        ]
+        told = [f"{stat} `{ast.unparse(test).replace('self', 'method')}`" for stat, test in where]
+        return told or [f"`{name}`" for name in self.names("needs")]
+
+    @property
     def fields(self) -> dict[str, str]:
         """Knob -> default of the dataclass, "" where there is none."""
         lines = [n for node in reversed(self.lineage) for n in node.body]
@@ -151,15 +162,14 @@ def _card(path: Path, note: Note, root: Path, usual: str) -> str:
     target = _target_of(note)
     usual = usual if group == "method" else "the method's"
     code = source(target, root)
-    needs = dict.fromkeys(n for part in (code, *_stages_of(note, root)) for n in part.names("needs"))
+    needs = dict.fromkeys(n for part in (code, *_stages_of(note, root)) for n in part.asked)
     calibrated = bool(needs) or "ModelMethod" in code.contract
     where = f"{target.rpartition('.')[0].replace('.', '/')}.py"
     facts = [
         ("contract", code.contract),
         (
             "needs",
-            ", ".join(f"`{n}`" for n in needs)
-            or ("the calibration stream itself" if calibrated else "no data"),
+            ", ".join(needs) or ("the calibration stream itself" if calibrated else "no data"),
         ),
         ("calibration inputs", f"{values.get('calib.inputs', usual)}" if calibrated else "-"),
         ("covers", ", ".join(code.names("covers"))),

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
-    "budget": "Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Bilevel Codebook Dense Groups Kept Layout LowRank NM Nest Outliers Product Quantised "
-    "Segments Settings Shift Sparse SparseQuantised Sum Table TensorTrain Term check_group "
-    "check_runs check_words groups_for top",
+    "budget": "DENSE_BYTES Ledger Plan Room Unreachable check_budget dense_bytes",
+    "terms": "Bilevel Codebook Dense Groups Kept Layout LowRank NM Nest NormalFloat Outliers Product "
+    "Quantised Segments Settings Shift Sparse SparseQuantised Sum Table TensorTrain Term "
+    "check_group check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
-    "obs": "sweep",
+    "obs": "round_columns sweep",
     "apart": "Swept filled ordinary",
-    "branch": "Branch",
+    "branch": "Branch balanced",
     "mpo": "Chain",
     "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
     "families": "ROLES",
@@ -45,6 +45,9 @@ _HOME = {
     "rounded": "Rounded",
     "folds": "Fold foldable sampled",
     "tuning": "Turn end_to_end reconstruct turns",
+    "normal": "Blocks NormalGrid to_normal",
+    "programme": "assign",
+    "weighed": "Weighed",
 }
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
     from crunchmark.apart import ordinary as ordinary
     from crunchmark.artifact import load as load
     from crunchmark.branch import Branch as Branch
+    from crunchmark.branch import balanced as balanced
+    from crunchmark.budget import DENSE_BYTES as DENSE_BYTES
     from crunchmark.budget import Ledger as Ledger
     from crunchmark.budget import Plan as Plan
     from crunchmark.budget import Room as Room
@@ -121,7 +126,12 @@ if TYPE_CHECKING:
     from crunchmark.modular import weights_of as weights_of
     from crunchmark.modules import Narrower as Narrower
     from crunchmark.mpo import Chain as Chain
+    from crunchmark.normal import Blocks as Blocks
+    from crunchmark.normal import NormalGrid as NormalGrid
+    from crunchmark.normal import to_normal as to_normal
+    from crunchmark.obs import round_columns as round_columns
     from crunchmark.obs import sweep as sweep
+    from crunchmark.programme import assign as assign
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
@@ -166,6 +176,7 @@ if TYPE_CHECKING:
     from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank
     from crunchmark.terms import Nest as Nest
+    from crunchmark.terms import NormalFloat as NormalFloat
     from crunchmark.terms import Outliers as Outliers
     from crunchmark.terms import Product as Product
     from crunchmark.terms import Quantised as Quantised
@@ -193,6 +204,7 @@ if TYPE_CHECKING:
     from crunchmark.walk import evaluating as evaluating
     from crunchmark.walk import recording as recording
     from crunchmark.walk import watching as watching
+    from crunchmark.weighed import Weighed as Weighed
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = list(_WHERE)

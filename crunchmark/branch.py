@@ -9,7 +9,7 @@ from torch import Tensor
 from crunchmark.budget import Room
 from crunchmark.checks import fraction, whole
 from crunchmark.interface import Compensator, Layer
-from crunchmark.linalg import leading
+from crunchmark.linalg import Leading, leading
 from crunchmark.stats import InputMean
 from crunchmark.terms import LowRank, Sum, Term
 
@@ -62,9 +62,8 @@ class Branch(Compensator):
         metric = self.metric(layer)
         if metric is not None and term.shift() is not None:
             metric = metric - layer[InputMean].outer  # the shift makes up for what the mean loses
-        found = leading(lost, metric, self._rank(layer.shape, room))
-        basis = found.basis.float()  # (out, r)
-        low = _balanced(basis, basis.T @ lost, room)
+        b, a, found = truncated(lost, metric, self._rank(layer.shape, room))
+        low = LowRank.of(b, a, room.dtype)
         if term.shift() is not None:  # a mean that the term kept; the branch has one of its own
             term = term.moved(-(low.dense() @ layer[InputMean].value))
         both = Sum([term, low]).noted(**notes, rank=low.rank, solver=found.solver, missed=found.missed)
@@ -72,7 +71,14 @@ class Branch(Compensator):
         return both
 
 
-def _balanced(b: Tensor, a: Tensor, room: Room) -> LowRank:
-    """The term of b (out, r) @ a (r, in), each with half of the size: float16 then holds small errors."""
-    size = a.norm(dim=1).clamp(min=1e-30).sqrt()  # (r,), b has unit columns
-    return LowRank.of(b * size, a / size[:, None], room.dtype)
+def truncated(lost: Tensor, metric: Tensor | None, rank: int) -> tuple[Tensor, Tensor, Leading]:
+    """B (out, r) and a (r, in) whose product is closest to what was lost, and how they were found."""
+    found = leading(lost, metric, rank)
+    basis = found.basis.float()  # (out, r)
+    return *balanced(basis, basis.T @ lost), found
+
+
+def balanced(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """B (out, r) of unit columns and a (r, in), each with half of the size: float16 holds small errors."""
+    size = a.norm(dim=1).clamp(min=1e-30).sqrt()  # (r,)
+    return b * size, a / size[:, None]

@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from crunchmark.linalg import Factor
+from crunchmark.rounding import Columns
+
 Choose = Callable[
     [Tensor, Tensor, int], Tensor
 ]  # (columns left (out, b), their d (b,), first column) -> new value
@@ -40,3 +43,28 @@ def sweep(
         w[:, lo:hi] = w1.T
         w[:, hi:].addmm_(error.T, upper[lo:hi, hi:], alpha=-1)
     return w
+
+
+def round_columns(
+    weight: Tensor,
+    factor: Factor,
+    bits: int,
+    group: int,
+    sym: bool = False,
+    block: int = 128,
+    mask: Tensor | None = None,
+) -> Columns:
+    """GPTQ: the sweep that rounds, in the factor's order, to grids fitted on the original weight.
+
+    weight: (out, in); dead inputs get no weight. group: inputs that share a grid; -1: the whole row.
+    mask: (out, in), what is not in it is zero, an error made up for as any.
+    """
+    weight = weight.masked_fill(factor.dead, 0.0)  # (out, in)
+    columns, order = Columns(weight, bits, group, sym), factor.order.tolist()
+
+    def choose(left: Tensor, _: Tensor, j: int) -> Tensor:
+        value = columns(left[:, 0], order[j])  # (out,)
+        return value if mask is None else value.masked_fill(~mask[:, order[j]], 0.0)
+
+    sweep(weight[:, factor.order], factor.upper, choose, block=block)
+    return columns

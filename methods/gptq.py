@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from crunchmark import Columns, Gram, Kept, Layer, Rounder, Term, flag, number, sweep, whole
+from crunchmark import Gram, Kept, Layer, Rounder, Term, flag, number, round_columns, whole
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,7 @@ class GPTQ(Rounder):
     def rounded(self, layer: Layer, bits: int, group: int, kept: Kept | None = None) -> Term:
         """Column by column in the factor's order; what is pruned stays zero, as any error made up for."""
         factor = layer[Gram].inverse(self.damp, self.act_order)
-        weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
-        columns, order = Columns(weight, bits, group, self.sym), factor.order.tolist()
-
-        def choose(left: Tensor, _: Tensor, j: int) -> Tensor:
-            value = columns(left[:, 0], order[j])  # (out,)
-            return value if kept is None else value.masked_fill(~kept.mask[:, order[j]], 0.0)
-
-        sweep(weight[:, factor.order], factor.upper, choose, block=self.block)
+        mask = None if kept is None else kept.mask
+        columns = round_columns(layer.weight, factor, bits, group, self.sym, self.block, mask)
         term = self.stored(columns.codes, columns.scale, columns.zero, bits, group, kept)
         return term.noted(damping=factor.damping)

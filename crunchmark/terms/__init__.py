@@ -10,6 +10,7 @@ from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
+from crunchmark.terms.normal_float import NormalFloat
 from crunchmark.terms.outliers import Outliers
 from crunchmark.terms.packing import pack_bits, pack_mask, pad, top, unpack_bits, unpack_mask
 from crunchmark.terms.quantised import Quantised, check_group, groups_for
@@ -37,6 +38,7 @@ __all__ = [
     "LowRank",
     "Meta",
     "Nest",
+    "NormalFloat",
     "Outliers",
     "Packed",
     "Product",

@@ -44,13 +44,21 @@ def test_a_card_says_what_the_class_says(path):
     kind = getattr(import_module(module), name)
     text = card(cards.cards(), path.stem)
     assert f"`{kind.__mro__[1].__name__}`" in text
-    assert all(f"`{stat.__name__}`" in text for stat in getattr(kind, "needs", ()))
+    needs = getattr(kind, "needs", ())
+    if not isinstance(needs, property):  # which a knob decides
+        assert all(f"`{stat.__name__}`" in text for stat in needs)
     for knob in kind.__dataclass_fields__:
         line = next(line for line in text.splitlines() if line.startswith(f"| `method.{knob}` |"))
         assert not line.endswith("|  |"), f"{path.stem}: nothing says what {knob} is"
     shown = {k: re.search(rf"\| `method.{k}` \| `(.*?)` \|", text)[1] for k in knobs}
     assert {k: yaml.safe_load(v) for k, v in shown.items()} == knobs
     assert spec.get("calib", {}).get("inputs", "") in text
+
+
+def test_a_card_says_which_knob_asks_for_a_statistic():
+    text = card(cards.cards(), "lq_lora")
+    assert "| needs | `Fisher` where `method.fisher` |" in text
+    assert "| calibration inputs | dense |" in text
 
 
 def test_a_repair_has_the_knobs_of_the_core_and_its_own():

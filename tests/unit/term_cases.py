@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from crunchmark.mpo import Chain
+from crunchmark.normal import BITS, NormalGrid, to_normal
 from crunchmark.rounding import grid, round_to, snap, value_of
 from crunchmark.terms import (
     NM,
@@ -18,6 +19,7 @@ from crunchmark.terms import (
     Layout,
     LowRank,
     Nest,
+    NormalFloat,
     Outliers,
     Product,
     Quantised,
@@ -40,7 +42,8 @@ some_bits = st.integers(1, 8)  # of scales and zeros
 
 
 KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "sparse_quantised"]
-KINDS += ["outliers", "bilevel", "table", "groups", "segments"]
+KINDS += ["outliers", "bilevel", "table", "groups", "segments", "normal_float"]
+normal_grids = st.builds(NormalGrid, *[st.sampled_from(BITS)] * 2, st.integers(1, 70), st.integers(1, 20))
 
 
 def normal(seed, *shape):
@@ -157,6 +160,8 @@ def leaves(draw, shape=None):
         length = draw(st.sampled_from([n for n in range(1, out + 1) if out % n == 0]))
         index = (w[::length].abs() * 1000).int() % length  # (segments, in)
         return Segments.of(normal(draw(seeds), out // length, wide), index.byte(), length, dtype)
+    if kind == "normal_float":
+        return NormalFloat.of((out, wide), to_normal(w, draw(normal_grids)))
     if kind == "sparse":
         return Sparse.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
     runs = [m for m in range(2, wide + 1) if wide % m == 0]

@@ -10,12 +10,14 @@ from toy_trial import Toy
 
 from crunchmark import Room, around, dense_bytes, entropic
 from crunchmark.allocation import Plan, fit
+from crunchmark.programme import assign
 from crunchmark.terms import NM, Quantised
 from methods.allocate.components import Components
 from methods.allocate.dlp import DLP
 from methods.allocate.entropic import Entropic
 from methods.allocate.evopress import EvoPress
 from methods.allocate.greedy import Greedy
+from methods.allocate.ilp import ILP
 from methods.allocate.l_greco import LGreCo, cheapest
 from methods.allocate.owl import OWL
 from methods.allocate.replay import Replay
@@ -42,6 +44,71 @@ def test_the_programme_finds_what_brute_force_finds(seed):
             assert paid(errors, chosen) == pytest.approx(min(paid(errors, p) for p in plans))
             found += 1
     assert found > 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_integer_programme_finds_what_brute_force_finds(seed):
+    dice = random.Random(seed)
+    scale = 10.0 ** dice.randint(-9, 9)
+    costs = [[scale * dice.random() for _ in range(4)] for _ in range(4)]
+    sizes = [sorted(dice.randint(1, 9) for _ in range(4)) for _ in range(4)]
+    found = 0
+    for limit in range(1, 40, 3):
+        plans = [p for p in itertools.product(range(4), repeat=4) if paid(sizes, p) <= limit]
+        chosen = assign(costs, sizes, limit, 10.0)
+        assert (chosen is None) == (not plans)
+        if plans:
+            assert paid(sizes, chosen.picks) <= limit
+            assert chosen.cost == paid(costs, chosen.picks)
+            assert chosen.cost == pytest.approx(min(paid(costs, p) for p in plans), rel=2e-4)
+            assert 0 <= chosen.gap < 2e-4
+            found += 1
+    assert found > 5
+
+
+@pytest.mark.parametrize("seconds", [60.0, 1e-6])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_integer_programme_is_within_its_limit_and_no_worse_than_equal_options(seed, seconds):
+    """Also where there is no time to solve it."""
+    dice = random.Random(seed)
+    sizes = [sorted(dice.randint(1, 10**6) for _ in range(30)) for _ in range(60)]
+    costs = [sorted((dice.random() ** 3 for _ in row), reverse=True) for row in sizes]
+    for share in (0.3, 0.5, 0.8):
+        limit = share * sum(row[-1] for row in sizes)
+        equal = [max(0, sum(s <= share * row[-1] for s in row) - 1) for row in sizes]
+        assert paid(sizes, equal) <= limit
+        chosen = assign(costs, sizes, limit, seconds)
+        assert paid(sizes, chosen.picks) <= limit
+        assert chosen.cost <= paid(costs, equal)
+        if seconds == 60.0:
+            assert chosen.cost < 0.9 * paid(costs, equal)
+            assert chosen.gap < 2e-4
+        else:
+            assert chosen.gap is None or chosen.gap > 1e-3
+
+
+def test_the_integer_programme_knows_what_is_too_much():
+    assert assign([[1.0], [2.0]], [[3.0], [4.0]], 6.9, 10.0) is None
+    assert assign([[1.0], [2.0]], [[3.0], [4.0]], 7.0, 10.0).picks == [0, 0]
+    assert assign([[0.0, 0.0]], [[1.0, 2.0]], 2.0, 10.0).gap == 0
+
+
+@pytest.mark.parametrize(
+    "steps", [{}, {"a": [0.2, 0.6, 1.0], "b": [0.1, 0.4, 1.0], "c": [0.3, 1.0]}], ids=str
+)
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.7])
+def test_ilp_meets_the_budget_and_is_no_worse_than_equal_shares(share, steps):
+    toy = Toy(ALIKE, share, harm=HARM, steps=steps)
+    keeps = toy.give(ILP(relative=True))
+    assert toy.nbytes(keeps) <= toy.goal + 1e-6
+    equal = {n: max((s for s in steps.get(n, [share]) if s <= share), default=None) for n in ALIKE}
+    assert None not in equal.values()
+    assert toy.loss(keeps, ()) < toy.loss(equal, ())
+    if steps:
+        assert all(keeps[n] in steps[n] for n in ALIKE)
+        plans = [dict(zip("abc", p, strict=True)) for p in itertools.product(*steps.values())]
+        best = min(toy.loss(p, ()) for p in plans if toy.nbytes(p) <= toy.goal + 1e-6)
+        assert toy.loss(keeps, ()) == pytest.approx(best)
 
 
 def paid(table, picks):
@@ -153,6 +220,9 @@ BAD = [
     (Entropic, {"cap": 2}, "cap=2"),
     (LGreCo, {"shares": [0.5, 1.5]}, "shares="),
     (LGreCo, {"buckets": 0}, "buckets=0"),
+    (ILP, {"levels": 1}, "levels=1"),
+    (ILP, {"relative": 1}, "relative=1"),
+    (ILP, {"seconds": 0}, "seconds=0"),
     (STRS, {"ratios": []}, "ratios="),
     (STRS, {"samples": 0}, "samples=0"),
     (LGreCo, {"shares": 0.5}, "shares=0.5 is no list"),

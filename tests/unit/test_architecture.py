@@ -20,6 +20,8 @@ LAYERS = [  # each may import from its own and from those before
         "linalg",
         "rounding",
         "apart",
+        "normal",
+        "programme",
         "obs",
         "mpo",
         "clusters",
@@ -39,7 +41,7 @@ LAYERS = [  # each may import from its own and from those before
         "execution",
     },
     {
-        *("interface", "task", "projected", "branch", "ladders", "view", "families", "edits"),
+        *("interface", "task", "projected", "branch", "weighed", "ladders", "view", "families", "edits"),
         *("heads", "parts", "gone", "dropped", "stages"),
     },
     {

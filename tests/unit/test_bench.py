@@ -34,6 +34,7 @@ QUICK = {
     "evopress": {"generations": 2, "offspring": 3},
     "strs": {"ratios": [0.4, 0.7], "samples": 2},
     "l_greco": {"shares": [0.3, 0.6], "buckets": 500},
+    "ilp": {"levels": 6},
     "components": {"attention": 0.3},
 }
 METHODS = (SVD, SVDLLM, Wanda, RTN)
@@ -91,8 +92,8 @@ def test_how_many_cases_there_are():
     every = test_every_allocator_meets_the_budget_to_one_step.pytestmark
     marks = {m.args[0]: m.args[1] for m in every if m.name == "parametrize"}
     assert set(marks) == {"name", "family", "kind"}
-    assert len(NAMES) == 10
-    assert len(marks["name"]) * len(marks["family"]) * len(marks["kind"]) == 120
+    assert len(NAMES) == 11
+    assert len(marks["name"]) * len(marks["family"]) * len(marks["kind"]) == 132
 
 
 @pytest.mark.parametrize("name", ["owl", "greedy", "evopress"])

@@ -15,6 +15,7 @@ from crunchmark.view import View
 from methods.allocate.components import Components
 from methods.allocate.evopress import EvoPress
 from methods.allocate.greedy import Greedy
+from methods.allocate.ilp import ILP
 from methods.allocate.l_greco import LGreCo
 from methods.allocate.owl import OWL
 from methods.allocate.replay import Replay
@@ -38,6 +39,7 @@ UNEQUAL = [
     OWL(),
     Greedy(),
     LGreCo(buckets=500),
+    ILP(levels=8),
     Components(skip_first=1),
     Components(attention=0.2),
     EvoPress(generations=1, offspring=2, samples=[1], survivors=[1]),
@@ -176,7 +178,9 @@ def test_a_plan_is_used_again_where_equal_shares_are_out_of_reach(tiny, tmp_path
     assert again.rooms == plan.rooms
 
 
-@pytest.mark.parametrize("allocator", [STRS(ratios=[0.5, 0.8], samples=2), LGreCo(shares=[0.5, 0.8])])
+@pytest.mark.parametrize(
+    "allocator", [STRS(ratios=[0.5, 0.8], samples=2), LGreCo(shares=[0.5, 0.8]), ILP(levels=2)]
+)
 def test_below_all_shares_of_a_list_the_share_of_the_budget_is_tried(tiny, allocator):
     view = View(tiny("llama_gqa"))
     plan = equal_shares(view, 0.7, "bytes", "blocks", torch.bfloat16)
