@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark import artifact
+from crunchmark import artifact, pack_quantized
 from crunchmark.checks import one_of
 from crunchmark.files import read_json, whole_folder, write_json
 from crunchmark.models import DTYPES, dtype_of
-from crunchmark.pack_quantized import SCALE, check, check_linear, described, packed
-from crunchmark.pack_quantized import remark as remark_on
 from crunchmark.plain import plain
 from crunchmark.tensorfile import load, save
 from crunchmark.terms import Dense
@@ -71,23 +69,18 @@ def to_compressed_tensors(folder: Path | str, out: Path | str) -> None:
     manifest = artifact.read_manifest(source)
     found = artifact.terms_of(manifest, load(source / artifact.WEIGHTS))
     terms: dict[str, Any] = {name: term for name, term in found if not isinstance(term, Dense)}
-    try:
-        if not terms:
-            raise ValueError("every layer is dense")
-        check(terms)
-        model = _plain(source, manifest)
-        check_linear(terms, model)
-    except ValueError as error:
-        raise ValueError(f"to=compressed_tensors: {error}; or to=hf") from None
+    pack_quantized.check(terms)
+    model = _plain(source, manifest)
+    pack_quantized.check_linear(terms, model)
+    terms = pack_quantized.unified(terms)
     rest = {k: t for k, t in model.state_dict().items() if k.removesuffix(".weight") not in terms}
-    tensors, _ = _cast(rest, SCALE)
+    tensors, _ = _cast(rest, pack_quantized.SCALE)
     for name, term in terms.items():
-        tensors |= packed(name, term)
+        tensors |= pack_quantized.packed(name, term)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    model.config.quantization_config = described(terms, linears)
-    _write(
-        source, manifest, target, model, SCALE, tensors, "packed codes, the artifact's own", remark_on(terms)
-    )
+    model.config.quantization_config = pack_quantized.described(terms, linears)
+    said = "packed codes, the artifact's own"
+    _write(source, manifest, target, model, pack_quantized.SCALE, tensors, said, pack_quantized.remark(terms))
 
 
 FORMATS: dict[str, Callable[..., None]] = {"hf": to_hf, "compressed_tensors": to_compressed_tensors}
@@ -160,7 +153,7 @@ def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[dict[str, Te
         found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
         if not torch.isfinite(found[name]).all():
             raise ValueError(
-                f"{name} holds numbers too large for dtype={_name(dtype)}; valid: dtype=bfloat16"
+                f"{name} holds numbers too large for {_name(dtype)}; valid: to=hf, dtype=bfloat16"
             )
         exact = exact and torch.equal(found[name].to(tensor.dtype), tensor)
     return found, exact

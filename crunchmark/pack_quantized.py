@@ -21,22 +21,24 @@ def why_not(term: Term) -> str:
     if term.kind != Quantised.kind or not isinstance(term, Quantised):
         return f"is of kind {term.kind!r}; valid: {Quantised.kind!r}"
     if term.bits not in BITS:
-        return f"has {term.bits} bits; valid: {', '.join(map(str, BITS))}"
+        return f"has {term.bits} bits; valid: {' or '.join(map(str, BITS))}"
     if term.group != -1 and term.shape[1] % term.group:
-        return f"has groups of {term.group} in rows of {term.shape[1]}; valid: groups that divide them"
+        return f"has groups of {term.group} in rows of {term.shape[1]}; valid: groups that divide rows"
     return ""
 
 
 def check(terms: Mapping[str, Term]) -> None:
-    """Check that every term goes into the format.
+    """Check that every layer goes into the format, and that there is one.
 
     Raises:
-        ValueError: one does not; names the first layer.
+        ValueError: one does not; names the first.
     """
+    if not terms:
+        raise ValueError("to=compressed_tensors: every layer is dense; valid: to=hf")
     for name, term in terms.items():
         why = why_not(term)
         if why:
-            raise ValueError(f"layer {name} {why}")
+            raise ValueError(f"to=compressed_tensors: layer {name} {why}, or to=hf")
 
 
 def check_linear(names: Iterable[str], model: nn.Module) -> None:
@@ -48,7 +50,34 @@ def check_linear(names: Iterable[str], model: nn.Module) -> None:
     for name in names:
         module = model.get_submodule(name)
         if not isinstance(module, nn.Linear):
-            raise ValueError(f"layer {name} is a {type(module).__name__}; valid: Linear")
+            raise ValueError(
+                f"to=compressed_tensors: layer {name} is a {type(module).__name__}; valid: a Linear, or to=hf"
+            )
+
+
+def unified(terms: Mapping[str, Quantised]) -> dict[str, Quantised]:
+    """The same weights; all layers of as many bits get groups as fine as the finest, where they divide.
+
+    A coarse group is several fine ones of one scale. vLLM joins q, k and v, and gate and up, which must
+    then be alike.
+    """
+    finest = {
+        bits: min((t.group for t in terms.values() if t.bits == bits and t.group > 0), default=-1)
+        for bits in BITS
+    }
+    return {name: _finer(term, finest[term.bits]) for name, term in terms.items()}
+
+
+def _finer(term: Quantised, group: int) -> Quantised:
+    """The term in groups of `group`, or as it is where these do not divide its own."""
+    wide, groups = term.shape[1], term.scale.shape[1]
+    times, rest = divmod(wide // groups, group)
+    if group == -1 or rest or times == 1:
+        return term
+    codes, zero = unpack_bits(term.codes, term.bits, wide), term.zero
+    if zero is not None:
+        zero = unpack_bits(zero, term.bits, groups).repeat_interleave(times, 1)  # (out, wide / group)
+    return Quantised.of(codes, term.scale.repeat_interleave(times, 1), zero, term.bits, group)
 
 
 def settings(terms: Mapping[str, Quantised]) -> dict[tuple[int, int, bool], list[str]]:
@@ -95,8 +124,8 @@ def remark(terms: Mapping[str, Quantised]) -> str:
     if len(found) == 1 or all(sym for *_, sym in found):
         return ""
     return (
-        f"It mixes {len(found)} settings, some with stored zeros: transformers 5.23 does not read such folders, "
-        "compressed-tensors' own `convert_checkpoint` does."
+        f"It mixes {len(found)} settings, some with stored zeros: transformers 5.23 does not read such "
+        "folders, compressed-tensors' own `convert_checkpoint` does."
     )
 
 

@@ -21,7 +21,7 @@ CLOSE = 1e-4  # of the largest logit
 
 
 def plain(model: Any, edits: Sequence[str]) -> Any:
-    """The same function as `model`, its weights dense, made by its own class from a config; it shares tensors.
+    """The same function as `model`, its weights dense, made by its class from a config; it shares tensors.
 
     edits: kinds of the edits of its graph.
 
@@ -60,11 +60,12 @@ def _changes(view: View, shrunk: bool) -> Iterator[dict[str, Any]]:
 def _widths(view: View) -> dict[str, int]:
     """The sizes of the first block, by the names the config has for them."""
     config, heads = view.model.config, heads_of(view, 0)
-    found = dict.fromkeys(HEADS, heads.groups * heads.queries)
-    found |= dict.fromkeys(CHANNELS, channels_of(view, 0)) | {"num_key_value_heads": heads.groups}
-    return {name: value for name, value in found.items() if hasattr(config, name)} | (
-        {"head_dim": heads.width} if hasattr(config, "head_dim") else {}
-    )
+    count = heads.groups * heads.queries
+    found = dict.fromkeys(HEADS, count) | dict.fromkeys(CHANNELS, channels_of(view, 0))
+    found |= {"num_key_value_heads": heads.groups}
+    known = {name: value for name, value in found.items() if hasattr(config, name)}
+    # where a config has no width of heads, its attention divides, but takes one that is there
+    return known | ({"head_dim": heads.width} if heads.width * count != config.hidden_size else {})
 
 
 def _differences(own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
