@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from crunchmark.view import View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
 GENERATED = ("transformers_version", "_from_model_config")  # said of the file, not of how to generate
 EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuild it on a fresh model
     "sliced": reslice,
@@ -175,8 +176,7 @@ def load(
     model.generation_config.update(**manifest.get("generation", {}))
     view = View(model)
     sites = {site.name: site for i in range(len(view.blocks)) for site in view.sites(i)}
-    for name, layer in manifest["layers"].items():
-        term = unpack({k: tensors[full] for k, full in layer["tensors"].items()}, layer["meta"])
+    for name, term in terms_of(manifest, tensors):
         if term.shape != view.layers()[name]:
             raise ValueError(
                 f"{folder}: layers.{name} has shape {term.shape}; the model's is {view.layers()[name]}"
@@ -191,6 +191,12 @@ def load(
     model = model.to(device).eval()
     equip(model, torch.device(device), dtype)
     return model
+
+
+def terms_of(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Term]]:
+    """The terms by the name of their layer."""
+    for name, layer in manifest["layers"].items():
+        yield name, unpack({k: tensors[full] for k, full in layer["tensors"].items()}, layer["meta"])
 
 
 def _tied(model: Any, name: str) -> bool:

@@ -28,7 +28,6 @@ from crunchmark.terms import Dense, Term
 from crunchmark.view import View
 
 REASONS = "reasons"  # of a task's error: what became of every task that failed in its cell
-MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
 SETTLED = ("skipped", "unreachable")  # states that another try would only repeat
 
 
@@ -126,7 +125,10 @@ class Runner:
         spent = {"load": load, "allocate": sharing, "compress": stage, "pack": pack}
         made = {f"{name}_seconds": one.seconds for name, one in spent.items()}
         made["gpu_seconds"] = sharing.seconds + stage.seconds if cell.device.startswith("cuda") else 0.0
-        write_json(folder / MADE, made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())})
+        write_json(
+            folder / artifact.MADE,
+            made | {"peak_memory_bytes": max(one.peak_bytes for one in spent.values())},
+        )
 
     def _evaluate(self, cell: Cell, tasks: Mapping[str, Task]) -> None:
         """Score the tasks; one that fails does not keep the others from being scored."""
@@ -190,7 +192,7 @@ def _made(folder: Path, cell: Cell) -> Row:
         size["scope_bytes"] / about["dense_scope_bytes"],
         size["model_bytes"] / about["dense_model_bytes"],
     )
-    made: Row = (read_json(folder / MADE) or {}) | about | size
+    made: Row = (read_json(folder / artifact.MADE) or {}) | about | size
     asked = model if about["plan"]["scope"] == "model" else scope  # what the budget was a share of
     made |= {"achieved_bytes": 1 - asked, "achieved_model": 1 - model, "artifact": str(folder)}
     made |= {"executed_by": executed_by(layers), "simulated": any(UNPACKED in labels for labels in layers)}

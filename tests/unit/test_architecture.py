@@ -49,11 +49,12 @@ LAYERS = [  # each may import from its own and from those before
         *("modular", "modules", "allocation"),
     },
     {"artifact", "models", "evaluate", "track", "shared"},
-    {"maker"},
+    {"maker", "plain", "pack_quantized"},
     {"bench", "cell"},
     {"compress"},
     {"scene"},
     {"pipeline"},
+    {"export"},
 ]
 STAGES = [p.name for p in (ROOT / "methods").iterdir() if (p / "__init__.py").is_file()]
 CORE = {"uniform"}  # defaults that live in the core
