@@ -48,7 +48,8 @@ def compress(
 def _check_repair(method: Method | ModelMethod, repairer: Compensator | None) -> None:
     """Raise Skip where a repair is asked of a method that leaves nothing to repair."""
     if isinstance(method, ModelMethod) and repairer not in (None, Nothing()):
-        raise Skip(f"{type(method).__name__} leaves no terms to repair; valid: compensate=none")
+        why = "takes no repair" if method.rooms else "leaves no terms to repair"
+        raise Skip(f"{type(method).__name__} {why}; valid: compensate=none")
 
 
 @contextmanager

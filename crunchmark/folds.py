@@ -98,8 +98,14 @@ def foldable(view: View, i: int, stream: Stream) -> list[Fold]:
     """The folds of block i that leave its output as it was, tried on the stream's first batch.
 
     Not so: an activation between the two that is not homogeneous, or a norm that feeds something else.
+
+    Raises:
+        ValueError: the output is not finite; names the block.
     """
-    return [fold for fold in _candidates(view, i) if _holds(fold, i, stream)]
+    before = next(stream.forward(i)).float()
+    if not before.isfinite().all():
+        raise ValueError(f"{view.family.blocks}.{i}: outputs hold nan or inf; valid: finite activations")
+    return [fold for fold in _candidates(view, i) if _holds(fold, i, stream, before)]
 
 
 def _candidates(view: View, i: int) -> Iterator[Fold]:
@@ -121,13 +127,12 @@ def _candidates(view: View, i: int) -> Iterator[Fold]:
     yield Fold(Rows(sites["up"], rows), (sites["down"],), sites["down"].module)
 
 
-def _holds(fold: Fold, i: int, stream: Stream) -> bool:
-    """Whether the block's output stays, token by token, as a share of what the block adds."""
+def _holds(fold: Fold, i: int, stream: Stream, before: Tensor) -> bool:
+    """Whether the block's output (B, T, D) stays, token by token, as a share of what the block adds."""
     s = torch.full_like(fold.readers[0].weight()[0], PROBE)  # (in,)
     s[::2] = 1 / PROBE
     modules = [fold.giver.module, *(site.module for site in fold.readers)]
     saved = [(p, p.clone()) for module in modules for p in module.parameters()]
-    before = next(stream.forward(i)).float()
     fold.apply(s, torch.float32)
     after = next(stream.forward(i)).float()
     for p, old in saved:

@@ -116,6 +116,7 @@ class Runner:
             "setting": "; ".join(sorted({t.setting for t in terms.values() if t.setting})),
             "damping": _noted(terms, "damping"),
             "missed": _noted(terms, "missed"),
+            "notes": "; ".join(sorted({t.notes["note"] for t in terms.values() if "note" in t.notes})),
             "left_dense": [name for name, term in terms.items() if isinstance(term, Dense)],
             "achieved_nominal": 1 - _kept(view, terms),
         }

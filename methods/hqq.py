@@ -26,11 +26,13 @@ SMALLEST, LARGEST = 2.0**-24, 65504.0  # of float16, above zero
 
 @dataclass(frozen=True)
 class HQQ(Method):
-    """Least sum of |W - Q|^p over the zero of every group; its scale stays that of the smallest and largest.
+    """Least sum of |W - Q|^p over the zero of every group; its scale is that of the smallest and largest.
 
     group: inputs that share a scale and a zero, -1 for the whole row, null for the finest that fits.
     p: below 1, so that few large errors are let be. beta: how close the split error is to the error, at
-        first; it grows by `kappa` every iteration.
+        first; it grows by `kappa` every iteration. Errors below beta^(-1 / (2 - p)), 0.17 as it comes, are
+        split to nothing: for weights of language models each iterate is the least-squares zero of the last.
+    judge: norm of the error by which the best of all iterates is chosen, group by group.
     """
 
     group: int | None = None
@@ -38,6 +40,7 @@ class HQQ(Method):
     beta: float = 10.0
     kappa: float = 1.01
     iterations: int = 20
+    judge: float = 2.0
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
@@ -46,6 +49,7 @@ class HQQ(Method):
         positive("method.beta", self.beta)
         number("method.kappa", self.kappa, 1.0)
         whole("method.iterations", self.iterations)
+        positive("method.judge", self.judge)
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
         """Of every number of bits, with the groups that there are."""
@@ -62,13 +66,13 @@ class HQQ(Method):
             better = error < least
             scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
             least = torch.where(better, error, least)
-        codes = codes_of(parts, scale, zero, bits).flatten(1)
-        return Quantised.of(codes.to(torch.uint8), scale, zero, bits, group)
+        codes = codes_of(parts, scale, zero, bits).flatten(1)  # (out, in)
+        return Quantised.of(codes, scale, zero, bits, group)
 
     def error(self, w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-        """Sum of |W - Q|^p of each group, (out, groups)."""
+        """Sum of |W - Q|^judge of each group, (out, groups)."""
         off = w - value_of(codes_of(w, scale, zero, bits), scale, zero)
-        return off.abs().pow(self.p).sum(-1)
+        return off.abs().pow(self.judge).sum(-1)
 
     def iterates(self, w: Tensor, bits: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Scales and zeros as stored, (out, groups) float16: the split error, then the zero that fits it."""
@@ -85,6 +89,6 @@ class HQQ(Method):
 
 
 def codes_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """The nearest codes (out, groups, g) for a zero that need not be one, float32."""
+    """The nearest codes (out, groups, g) for a zero that need not be one, uint8."""
     steps = w / scale.float().unsqueeze(-1) + zero.float().unsqueeze(-1)
-    return steps.round_().clamp_(0, 2**bits - 1)
+    return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8)

@@ -12,7 +12,7 @@ from benchmarks.peers.allocation import evopress, welore
 from benchmarks.peers.checkout import REPOSITORIES, commit
 from benchmarks.peers.lowrank import asvd, strs, svd_llm
 from benchmarks.peers.pruning import magnitude, sparsegpt, wanda
-from benchmarks.peers.rounding import gptq, rtn, spqr
+from benchmarks.peers.rounding import awq, gptq, hqq, rtn, spqr
 from benchmarks.peers.slicing import slicegpt
 from benchmarks.peers.structured import flap, wanda_sp
 
@@ -25,6 +25,8 @@ PEERS: Mapping[str, tuple[str, Peer]] = {  # method or allocator -> its referenc
     "sparsegpt": ("sparsegpt", sparsegpt),
     "rtn": ("gptq", rtn),
     "gptq": ("gptq", gptq),
+    "awq": ("llm-awq", awq),
+    "hqq": ("hqq", hqq),
     "spqr": ("SpQR", spqr),
     "slicegpt": ("TransformerCompression", slicegpt),
     "svd_llm": ("SVD-LLM", svd_llm),

@@ -26,6 +26,8 @@ REPOSITORIES = {  # folder -> the repository it is a checkout of
     "WeLore": "VITA-Group/WeLore",
     "FLAP": "CASIA-IVA-Lab/FLAP",
     "EvoPress": "IST-DASLab/EvoPress",
+    "llm-awq": "mit-han-lab/llm-awq",
+    "hqq": "mobiusml/hqq",
 }
 CPU = torch.device("cpu")
 
@@ -69,6 +71,9 @@ def _stand_ins(reference: Path, folder: str) -> dict[str, ModuleType]:
     """What is missing here, or does not import under today's transformers, and is not measured."""
     slicegpt = _module("slicegpt")
     slicegpt.__path__ = [str(reference / "TransformerCompression/src/slicegpt")]
+    awq = {name: _module(name) for name in ("awq", "awq.quantize")}
+    for name, package in awq.items():
+        package.__path__ = [str(reference / "llm-awq" / name.replace(".", "/"))]
     named = {
         f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")
     }
@@ -90,6 +95,8 @@ def _stand_ins(reference: Path, folder: str) -> dict[str, ModuleType]:
         },
         "WeLore": {"wandb": _module("wandb")},
         "EvoPress": {"wandb": _module("wandb")},
+        "llm-awq": awq | {"awq_inference_engine": _module("awq_inference_engine")},  # kernels
+        "hqq": {"termcolor": _module("termcolor", colored=None)},
     }
     return found.get(folder, {})
 

@@ -1,7 +1,8 @@
-"""Released code that rounds weights: GPTQ, its rounding to nearest, and SpQR."""
+"""Released code that rounds weights: GPTQ and its rounding to nearest, AWQ, HQQ, SpQR."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.checkout import CPU, as_then, batches, load
+from benchmarks.peers.checkout import CPU, as_then, batches, load, quiet
 
 
 def gptq(
@@ -112,3 +113,70 @@ def _second_level(quantizer: Any, half: bool) -> Iterator[None]:
 
     with patch.object(quantizer, "find_params", rounded if half else find):
         yield
+
+
+AWQ = (
+    *("awq", "awq.quantize", "awq.utils", "awq.utils.module", "awq.utils.calib_data"),
+    *("awq.quantize.quantizer", "awq.quantize.auto_clip", "awq.quantize.pre_quant"),
+)  # modules that its functions import while they run
+
+
+def awq(
+    reference: Path, model: Any, ids: Tensor, bits: int, group: int, clip: bool = True, half: bool = False
+) -> Any:
+    """`run_awq`, then `pseudo_quantize_model_weight`, both of llm-awq.
+
+    half: zero is on every grid and scales are rounded to float16, as files of ours hold them.
+    """
+    modules = dict(zip(AWQ, load(reference, "llm-awq", *AWQ), strict=True))
+    *_, data, quantizer, clipper, pre_quant = modules.values()
+    how = {"zero_point": True, "q_group_size": group}
+    model.config.use_cache = False
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(quiet())
+        stack.enter_context(patch.dict(sys.modules, modules))
+        for kind in (nn.Module, Tensor):
+            stack.enter_context(patch.object(kind, "cuda", lambda self, *_: self))
+        stack.enter_context(patch.object(pre_quant, "move_embed", lambda *_: None))
+        stack.enter_context(patch.object(data, "get_calib_dataset", lambda **_: [ids]))
+        for module in (quantizer, clipper) if half else ():
+            stack.enter_context(patch.object(module, "pseudo_quantize_tensor", _as_stored))
+        for block in model.model.layers:  # today's return no tuple, of which the script takes the first
+            stack.enter_context(patch.object(block, "forward", _tupled(block.forward)))
+        pre_quant.run_awq(model, None, bits, how, mse_range=clip)
+        quantizer.pseudo_quantize_model_weight(model, bits, how)
+    return model
+
+
+def _tupled(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor]]:
+    return lambda *args, **kwargs: (forward(*args, **kwargs),)
+
+
+def _as_stored(w: Tensor, n_bit: int, zero_point: bool, q_group_size: int) -> Tensor:
+    """The same rounding, on grids with zero and scales in float16."""
+    parts = w.reshape(-1, q_group_size if q_group_size > 0 else w.shape[-1])
+    low, high = parts.amin(1, True).clamp(max=0), parts.amax(1, True).clamp(min=0)
+    scale = ((high - low) / (2**n_bit - 1)).half().float()
+    zero = torch.round(-low / scale)
+    codes = (torch.round(parts / scale) + zero).clamp(0, 2**n_bit - 1)
+    return ((codes - zero) * scale).view_as(w)
+
+
+def hqq(
+    reference: Path, model: Any, ids: Tensor, bits: int, group: int, slow: bool = False, half: bool = False
+) -> Any:
+    """`Quantizer.quantize` of hqq along the inputs, with its fast optimiser or (slow) the other one.
+
+    half: scales and zeros are rounded to float16, as files hold them.
+    """
+    optimize, quantize = load(reference, "hqq", "hqq.core.optimize", "hqq.core.quantize")
+    chosen = optimize.optimize_weights_proximal_slow if slow else optimize.optimize_weights_proximal
+    linears = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad(), patch.object(quantize.Quantizer, "optimize_weights", chosen):
+        for linear in linears:
+            size = linear.in_features if group == -1 else group
+            how = {"nbits": bits, "group_size": size, "axis": 1, "bitpack": False, "device": "cpu"}
+            codes, meta = quantize.Quantizer.quantize(linear.weight.data, **how)
+            scale, zero = (meta[k].half().float() if half else meta[k] for k in ("scale", "zero"))
+            linear.weight.copy_(((codes - zero) * scale).view_as(linear.weight))
+    return model

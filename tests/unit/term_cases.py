@@ -50,11 +50,16 @@ def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def quantised(w, bits, group, sym):
-    """Round each group on its own, without the term's own layout code; the last may be shorter."""
+def quantised(w, bits, group, sym, real=False):
+    """Round each group on its own, without the term's own layout code; the last may be shorter.
+
+    real: the zeros are float16, a third of a code off.
+    """
     parts = [w] if group == -1 else list(w.split(group, dim=1))
     grids = [grid(p, bits, sym) for p in parts]
     codes = torch.cat([round_to(p, s, z, bits) for p, (s, z) in zip(parts, grids, strict=True)], 1)
+    if real:
+        grids = [(s, z.half() + 1 / 3) for s, z in grids]
     scale, zero = (torch.stack([g[i] for g in grids], 1) for i in (0, 1))
     ends = [0, *torch.tensor([p.shape[1] for p in parts]).cumsum(0).tolist()]
     spans = [codes[:, a:b] for a, b in pairwise(ends)]
@@ -171,7 +176,9 @@ def leaves(draw, shape=None):
     if kind == "sparse_quantised":
         return draw(kept_codes((out, wide), draw(seeds), draw(all_bits), draw(st.booleans())))[0]
     if kind == "quantised":
-        return quantised(w, draw(all_bits), draw(st.sampled_from([1, 3, 8, 32, -1])), draw(st.booleans()))[0]
+        zeros = draw(st.sampled_from(["code", "none", "real"]))
+        group = draw(st.sampled_from([1, 3, 8, 32, -1]))
+        return quantised(w, draw(all_bits), group, zeros == "none", zeros == "real")[0]
     return Dense(w, dtype)
 
 

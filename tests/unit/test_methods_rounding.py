@@ -1,14 +1,18 @@
-"""RTN and GPTQ: grids, exact identities, and the orderings the papers claim."""
+"""RTN, GPTQ and HQQ: grids, exact identities, and the orderings the papers claim."""
+
+from itertools import pairwise
 
 import pytest
 import torch
 from method_recipe import inputs, keep, layer, layer_of, with_gram
 
+from crunchmark.budget import Room, Unreachable
 from crunchmark.linalg import calibrated_error
 from crunchmark.rounding import grids
 from crunchmark.stats import Gram
 from crunchmark.terms import unpack_bits
 from methods.gptq import GPTQ
+from methods.hqq import HQQ
 from methods.rtn import RTN
 
 GRIDS = [{"group": g, "sym": s} for g in (-1, 32, 128) for s in (False, True)]
@@ -136,3 +140,86 @@ def test_columns_fall_in_the_order_of_the_diagonal():
     assert bool((diag[:-1] >= diag[1:]).all())
     assert of[Gram].inverse(0.01, descending=True) is of[Gram].inverse(0.01, descending=True)
     assert of[Gram].inverse(0.01).order.tolist() == list(range(128))
+
+
+def group_errors(w, other, group, judge):
+    """Sum of |error|^judge per group, in float64."""
+    parts = (w - other).double().unflatten(1, (-1, w.shape[1] if group == -1 else group))
+    return parts.abs().pow(judge).sum(-1)
+
+
+@pytest.mark.parametrize("judge", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("group", [-1, 32])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_hqq_is_nowhere_worse_than_rtn(bits, group, judge):
+    """By the norm it is judged by, in every group; and in some it is better."""
+    of = layer(10)
+    plain = RTN(group=group).compress(of, keep(bits / 16)).dense()
+    found = HQQ(group=group, judge=judge).compress(of, keep(bits / 16)).dense()
+    before, after = (group_errors(of.weight, w, group, judge) for w in (plain, found))
+    assert bool((after <= before * (1 + 1e-5)).all())
+    assert float((after < before).double().mean()) > 0.15
+
+
+def test_hqq_does_not_get_worse_with_iterations():
+    of = layer(11)
+    errors = [
+        group_errors(of.weight, HQQ(group=32, iterations=n).compress(of, keep(3 / 16)).dense(), 32, 2.0)
+        for n in (1, 5, 20)
+    ]
+    assert all(bool((b <= a * (1 + 1e-6)).all()) for a, b in pairwise(errors))
+    assert float(errors[-1].sum()) < float(errors[0].sum())
+
+
+def test_a_small_error_is_split_to_nothing():
+    """Below beta^(-1 / (2 - p)) the norm does not matter; above it does."""
+    of = layer(12)
+    small = layer_of(of.weight / of.weight.abs().max() * 0.1, inputs(12))
+    for each, same in ((small, True), (layer_of(of.weight * 3, inputs(12)), False)):
+        a, b = (HQQ(group=32, p=p).compress(each, keep(3 / 16)).dense() for p in (0.5, 1.0))
+        assert torch.equal(a, b) == same
+
+
+def test_hqq_stores_its_zeros_and_counts_them():
+    of = layer(13)
+    for budget in (0.5, 0.7, 0.8):
+        room = Room(int((1 - budget) * 2 * of.weight.numel()))
+        term = HQQ().compress(of, room)
+        assert term.zero.dtype == torch.float16
+        assert term.nbytes() in HQQ().sizes(of.shape, room)
+        assert term.nbytes() == of.shape[0] * (of.shape[1] * term.bits // 8 + 4 * term.scale.shape[1])
+        assert term.nbytes() <= room.nbytes
+    with pytest.raises(Unreachable):
+        HQQ().compress(of, Room(100))
+
+
+def test_hqq_on_rows_no_grid_can_tell():
+    """Of zeros, of one value, far from zero in a narrow band, and beyond float16: nothing is nan or inf."""
+    w = layer(14).weight.clone()
+    w[0], w[1], w[2], w[3] = 0, 0.5, 1 + 1e-7 * w[2], w[3] * 1e7
+    for group in (-1, 32):
+        of = layer_of(w, inputs(14))
+        found = HQQ(group=group).compress(of, keep(4 / 16)).dense()
+        plain = RTN(group=group).compress(of, keep(4 / 16)).dense()
+        assert torch.isfinite(found).all()
+        assert float(found[0].abs().max()) == 0
+        off, other = ((w - v).double().square().sum(1) for v in (found, plain))
+        assert bool((off <= other * (1 + 1e-5)).all())
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"p": 0}, "method.p=0 is out of range"),
+        ({"p": 1.5}, "method.p=1.5 is out of range"),
+        ({"beta": 0}, "method.beta=0 is out of range; valid: a number above 0"),
+        ({"kappa": 0.9}, "method.kappa=0.9 is out of range; valid: a number >= 1"),
+        ({"iterations": 0}, "method.iterations=0 is out of range; valid: a whole number >= 1"),
+        ({"judge": -1}, "method.judge=-1 is out of range; valid: a number above 0"),
+        ({"group": 0}, "method.group=0 is out of range; valid: null, -1"),
+    ],
+    ids=str,
+)
+def test_bad_knobs_of_hqq(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        HQQ(**knobs)

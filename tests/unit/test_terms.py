@@ -1,6 +1,7 @@
 """Terms weigh what they write, read back exactly, and multiply like their dense weight."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -102,6 +103,18 @@ def test_packed_codes_are_the_rounded_weight_bit_for_bit(out, wide, seed, bits, 
     assert torch.equal(term.dense(), want)
     assert term.nbytes() == Quantised.size((out, wide), bits, group, sym)
     assert term.nominal() == bits / 16
+
+
+@quick
+@given(sides, sides, seeds, all_bits, st.sampled_from([1, 7, 16, -1]))
+def test_real_zeros_are_kept_and_counted(out, wide, seed, bits, group):
+    term, want = quantised(normal(seed, out, wide), bits, group, False, real=True)
+    groups = 1 if group == -1 else math.ceil(wide / group)
+    assert torch.equal(term.dense(), want)
+    assert term.nbytes() == Quantised.size((out, wide), bits, group, False, real=True)
+    assert term.nbytes() == out * (math.ceil(wide * bits / 8) + 4 * groups)
+    assert term.pack()[1]["real"] is True
+    assert "real" not in quantised(normal(seed, out, wide), bits, group, False)[0].pack()[1]
 
 
 @quick
