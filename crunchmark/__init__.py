@@ -30,7 +30,8 @@ _HOME = {
     "store": "Store",
     "view": "Site View",
     "calib": "Calibration",
-    "walk": "Stream evaluating recording watching",
+    "walk": "Stream evaluating",
+    "hooks": "recording watching",
     "seeds": "seed_of",
     "checks": "flag fraction number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
@@ -42,7 +43,7 @@ _HOME = {
     "sliced": "check_sliceable cut fuse sliced_size steps",
     "stages": "Pruner Rounder check_stages",
     "drafts": "GroupDraft",
-    "rounded": "Rounded",
+    "rounded": "Grid Rounded",
     "folds": "Fold foldable sampled",
     "tuning": "Turn end_to_end reconstruct turns",
     "normal": "Blocks NormalGrid to_normal",
@@ -95,6 +96,8 @@ if TYPE_CHECKING:
     from crunchmark.folds import Fold as Fold
     from crunchmark.folds import foldable as foldable
     from crunchmark.folds import sampled as sampled
+    from crunchmark.hooks import recording as recording
+    from crunchmark.hooks import watching as watching
     from crunchmark.interface import Allocator as Allocator
     from crunchmark.interface import CacheCodec as CacheCodec
     from crunchmark.interface import Compensator as Compensator
@@ -135,6 +138,7 @@ if TYPE_CHECKING:
     from crunchmark.projected import Centred as Centred
     from crunchmark.projected import Projected as Projected
     from crunchmark.projected import directions as directions
+    from crunchmark.rounded import Grid as Grid
     from crunchmark.rounded import Rounded as Rounded
     from crunchmark.rounding import Columns as Columns
     from crunchmark.rounding import check_grid as check_grid
@@ -202,8 +206,6 @@ if TYPE_CHECKING:
     from crunchmark.view import View as View
     from crunchmark.walk import Stream as Stream
     from crunchmark.walk import evaluating as evaluating
-    from crunchmark.walk import recording as recording
-    from crunchmark.walk import watching as watching
     from crunchmark.weighed import Weighed as Weighed
 
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from crunchmark.heads import PARTS, by_role, heads_of
+from crunchmark.hooks import Call, recording
 from crunchmark.terms import Dense
 from crunchmark.view import Site, View
-from crunchmark.walk import Call, Stream, recording
+from crunchmark.walk import Stream
 
 PROBE = 4.0  # scales that a trial fold has, and their inverses: powers of two, so that nothing is rounded
 FOLDED = (

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from crunchmark.calib import Calibration
+from crunchmark.hooks import Stats, watching
 from crunchmark.stats import Stat
 from crunchmark.view import Site, View
-from crunchmark.walk import Stats, Stream, evaluating, watching
+from crunchmark.walk import Stream, evaluating
 
 Parts = Mapping[str, nn.Module]  # by site name: called, each gives its weight (out, in)
 

@@ -1,7 +1,7 @@
-"""The walker: replays a model block by block on calibration data. The only hooks and input catcher."""
+"""The walker: replays a model block by block on calibration data. The only input catcher."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark.stats import InputStat, Stat
+from crunchmark.hooks import Call, Stats, of_inputs, watching
+from crunchmark.stats import Stat
 from crunchmark.view import Site, View
 
 if TYPE_CHECKING:
     from crunchmark.calib import Calibration
 
-Stats = Mapping[type[Stat], Stat]
 Visit = Callable[[int, list[Site], dict[str, Stats]], None]
 Run = Callable[[nn.Module, Tensor, tuple[Any, ...], dict[str, Any]], Any]
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block got besides hidden states
 
 
 @contextmanager
@@ -159,49 +158,6 @@ def _check_tokens(view: View, tokens: Tensor, batch: int) -> None:
         raise ValueError(f"sequences of {tokens.shape[1]} tokens; the model has {positions} positions")
 
 
-def _gather(stats: Sequence[InputStat], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    """A forward pre-hook that updates the statistics with the module's input."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        try:
-            for stat in stats:
-                stat.update(args[0])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-
-    return hook
-
-
-def _of_inputs(needs: Sequence[type[Stat]]) -> list[type[InputStat]]:
-    """Those of the needs that a walk gathers, each once."""
-    return [kind for kind in dict.fromkeys(needs) if issubclass(kind, InputStat)]
-
-
-@contextmanager
-def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
-    """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
-    kinds = _of_inputs(needs)
-    groups: dict[str, Stats] = {}
-    with ExitStack() as stack:
-        for site in sites:
-            if site.group not in groups:
-                stats = [kind.zero(site.shape[1]) for kind in kinds]
-                groups[site.group] = dict(zip(kinds, stats, strict=True))
-                hook = _gather(stats, site.name)
-                stack.callback(site.module.register_forward_pre_hook(hook).remove)
-        yield {site.name: groups[site.group] for site in sites}
-
-
-@contextmanager
-def recording(module: nn.Module) -> Iterator[list[Call]]:
-    """Inside, the list grows by what the module is called with."""
-    calls: list[Call] = []
-    hook = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
-    with ExitStack() as stack:
-        stack.callback(hook.remove)
-        yield calls
-
-
 def walk(
     view: View,
     calib: "Calibration | None",
@@ -219,7 +175,7 @@ def walk(
     Returns:
         The stream, with tail behind the last block (inputs of the final norm); None without needs.
     """
-    if not _of_inputs(needs):
+    if not of_inputs(needs):
         for i in range(len(view.blocks)):
             visit(i, view.sites(i), {site.name: {} for site in view.sites(i)})
         return None

@@ -11,12 +11,11 @@ from crunchmark import (
     Calibration,
     Dense,
     Fold,
+    Grid,
     InputMean,
     Layer,
     ModelMethod,
     Plan,
-    Quantised,
-    Room,
     Rounded,
     Stream,
     Term,
@@ -25,8 +24,6 @@ from crunchmark import (
     evaluating,
     flag,
     foldable,
-    nearest_codes,
-    nearest_values,
     recording,
     sampled,
     watching,
@@ -37,29 +34,6 @@ LEAST = 1e-4  # of a scale before it is centred
 BOUNDS, OF = 10, 20  # how many bounds are tried, 1 - k / OF of the largest weight of a group
 TOKENS = 512  # whose outputs bounds are judged by
 UNCLIPPED = ("q", "k", "qkv")  # their outputs are multiplied with each other
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a layer is rounded to fit its room; no bits: not at all, it stays dense."""
-
-    room: Room
-    bits: int = 0
-    group: int = -1
-    sym: bool = False
-
-    def value(self, w: Tensor) -> Tensor:
-        """The weight (out, in) as it will be, float32."""
-        if not self.bits:
-            return w.to(self.room.dtype).float()
-        return nearest_values(w, self.bits, self.group, self.sym)
-
-    def term(self, w: Tensor) -> Term:
-        """The weight (out, in) as it is stored."""
-        if not self.bits:
-            return Dense.of(w, self.room)
-        codes, scale, zero = nearest_codes(w, self.bits, self.group, self.sym)
-        return Quantised.of(codes, scale, None if self.sym else zero, self.bits, self.group)
 
 
 @dataclass(frozen=True)
@@ -94,7 +68,8 @@ class AWQ(ModelMethod):
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> dict[str, Term]:
         """Block by block: scales, then bounds, then rounding."""
-        grids = {s.name: self.grid(s.name, s.shape, plan.rooms[s.name]) for s in view.all_sites()}
+        rooms, how = plan.rooms, (self.group, self.sym)
+        grids = {s.name: Grid.fits(s.shape, rooms[s.name], s.name, *how) for s in view.all_sites()}
         terms: dict[str, Term] = {}
         stream, dense = calib.stream(view), calib.inputs == "dense"
         with evaluating(view.model):
@@ -109,19 +84,15 @@ class AWQ(ModelMethod):
                         w = clipped(w, inputs[site.group], grid)
                     term, ratio = grid.term(w), ratios.get(site.name)
                     site.install(term)
-                    unscaled = grid.bits and ratio is None
-                    facts = {"note": f"{site.role}: no scale"} if unscaled else {"ratio": ratio}
-                    terms[site.name] = term.to(home).noted(**facts)
+                    if ratio is not None:
+                        term.noted(ratio=ratio)
+                    elif grid.bits:
+                        term.noted(note=f"{site.role}: no scale")
+                    terms[site.name] = term.to(home)
                 if not dense:
                     stream.advance(stream.forward(i))
                 block.to(home)
         return terms
-
-    def grid(self, name: str, shape: tuple[int, int], room: Room) -> Grid:
-        """The most bits that fit, then the smallest group."""
-        if room.whole(shape):
-            return Grid(room)
-        return Grid(room, *Quantised.fits(shape, room, name, self.group, self.sym), self.sym)
 
     def scale(
         self, view: View, i: int, stream: Stream, grids: Mapping[str, Grid], dtype: torch.dtype

@@ -42,10 +42,10 @@ LAYERS = [  # each may import from its own and from those before
     },
     {
         *("interface", "task", "projected", "branch", "weighed", "ladders", "view", "families", "edits"),
-        *("heads", "parts", "gone", "dropped", "stages"),
+        *("heads", "parts", "gone", "dropped", "stages", "rounded", "hooks"),
     },
     {
-        *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher"),
+        *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher", "folds"),
         *("modular", "modules", "allocation"),
     },
     {"artifact", "models", "evaluate", "track", "shared"},

@@ -14,11 +14,12 @@ from crunchmark.compress import allocate, compress
 from crunchmark.edits import settle
 from crunchmark.folds import foldable
 from crunchmark.interface import Skip
+from crunchmark.rounded import Grid
 from crunchmark.rounding import nearest_values
 from crunchmark.terms import Dense, Quantised
 from crunchmark.view import View
 from methods.allocate.entropic import Entropic
-from methods.awq import AWQ, Grid, clipped
+from methods.awq import AWQ, clipped
 from methods.compensate.eora import EoRA
 from methods.rtn import RTN
 

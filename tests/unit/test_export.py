@@ -13,7 +13,7 @@ from cells import HOUSE
 from term_cases import quantised
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from crunchmark import LowRank, Shift, Sparse, Sum, artifact, export, pack_quantized
+from crunchmark import Layer, LowRank, Room, Shift, Sparse, Sum, artifact, export, pack_quantized
 from crunchmark.dropped import drop
 from crunchmark.heads import heads_of
 from crunchmark.modular import install, record, weights_of
@@ -23,6 +23,7 @@ from crunchmark.shrunk import record as record_shrunk
 from crunchmark.sliced import cut, fuse
 from crunchmark.terms import KINDS, Dense, unpack_bits
 from crunchmark.view import View
+from methods.hqq import HQQ
 
 BF16 = torch.bfloat16
 HALF_STEP = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # relative, of a rounding
@@ -356,9 +357,14 @@ def sparse(i, site):
     return Sparse.of(w, w.abs() > w.abs().median(), BF16)
 
 
+def real(i, site):
+    return HQQ().compress(Layer(site.name, site.weight()), Room(2 * site.weight().numel() // 3))
+
+
 @pytest.mark.parametrize(
     ("name", "term_of", "why"),
     [
+        ("llama_gqa", real, r"q_proj has zeros that are no codes; valid: a method whose zeros are"),
         ("llama_gqa", sparse, r"model\.layers\.0\.mlp\.down_proj is of kind 'sparse'; valid: 'quantised'"),
         ("llama_gqa", shifted, r"down_proj is of kind 'sum'"),
         ("llama_gqa", codes_of((3,), (8,), True), r"down_proj has 3 bits; valid: 4 or 8"),
@@ -366,7 +372,7 @@ def sparse(i, site):
         ("llama_gqa", lambda i, s: None, "every layer is dense"),
         ("gpt2", codes_of((4,), (8,), True), r"transformer\.h\.0\.attn\.c_attn is a Conv1D"),
     ],
-    ids=["sparse", "sum", "bits", "group", "dense", "conv1d"],
+    ids=["real", "sparse", "sum", "bits", "group", "dense", "conv1d"],
 )
 def test_what_compressed_tensors_can_not_hold(ct, tiny, name, term_of, why, tmp_path):
     folder = stored(tiny(name), tmp_path / "a", term_of)

@@ -6,9 +6,9 @@ import torch
 from crunchmark.calib import Calibration
 from crunchmark.edits import settle
 from crunchmark.folds import Gain, foldable, sampled
+from crunchmark.hooks import recording, watching
 from crunchmark.stats import InputMean
 from crunchmark.view import View
-from crunchmark.walk import recording, watching
 
 TOKENS = torch.randint(3, 64, (8, 16), generator=torch.Generator().manual_seed(2))
 QKV = ("q", "k", "v")

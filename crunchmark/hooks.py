@@ -1,0 +1,56 @@
+"""The only hooks: statistics of layers' inputs, and the calls of a module."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from crunchmark.stats import InputStat, Stat
+from crunchmark.view import Site
+
+Stats = Mapping[type[Stat], Stat]
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a module; of a block, without hidden states
+
+
+def _gather(stats: Sequence[InputStat], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A forward pre-hook that updates the statistics with the module's input."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        try:
+            for stat in stats:
+                stat.update(args[0])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    return hook
+
+
+def of_inputs(needs: Sequence[type[Stat]]) -> list[type[InputStat]]:
+    """Those of the needs that a walk gathers, each once."""
+    return [kind for kind in dict.fromkeys(needs) if issubclass(kind, InputStat)]
+
+
+@contextmanager
+def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
+    """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
+    kinds = of_inputs(needs)
+    groups: dict[str, Stats] = {}
+    with ExitStack() as stack:
+        for site in sites:
+            if site.group not in groups:
+                stats = [kind.zero(site.shape[1]) for kind in kinds]
+                groups[site.group] = dict(zip(kinds, stats, strict=True))
+                hook = _gather(stats, site.name)
+                stack.callback(site.module.register_forward_pre_hook(hook).remove)
+        yield {site.name: groups[site.group] for site in sites}
+
+
+@contextmanager
+def recording(module: nn.Module) -> Iterator[list[Call]]:
+    """Inside, the list grows by what the module is called with."""
+    calls: list[Call] = []
+    hook = module.register_forward_pre_hook(lambda m, *call: calls.append(call), with_kwargs=True)
+    with ExitStack() as stack:
+        stack.callback(hook.remove)
+        yield calls
