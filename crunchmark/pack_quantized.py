@@ -76,10 +76,8 @@ def _finer(term: Quantised, group: int) -> Quantised:
     times, rest = divmod(wide // groups, group)
     if group == -1 or rest or times == 1:
         return term
-    codes, zero = term.unpacked(), None
-    if term.zero is not None:
-        zero = term.zeros().repeat_interleave(times, 1)  # (out, wide / group)
-    return Quantised.of(codes, term.scale.repeat_interleave(times, 1), zero, term.bits, group)
+    zero = None if term.zero is None else term.zeros().repeat_interleave(times, 1)  # (out, wide / group)
+    return Quantised.of(term.unpacked(), term.scale.repeat_interleave(times, 1), zero, term.bits, group)
 
 
 def settings(terms: Mapping[str, Quantised]) -> dict[tuple[int, int, bool], list[str]]:
