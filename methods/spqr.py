@@ -37,7 +37,8 @@ class SpQR(Method):
 
     threshold: tau, the loss in units of the layer's variance above which a weight is kept; null: none is.
         In bytes the first that is tried: with the most bits that fit, what fills the room is looked for.
-    group: inputs that share a scale. rows: outputs whose scales share a grid; scale_bits, zero_bits: on it.
+    group: inputs that share a scale. rows: outputs whose scales share a grid.
+    scale_bits: of a scale. zero_bits: of a zero.
     act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.
     block: columns per lazily updated block.
     """
