@@ -30,6 +30,8 @@ from crunchmark import (
     whole,
 )
 
+BLOCK = 128  # columns per lazily updated block, rounded up to whole groups
+
 
 @dataclass(frozen=True)
 class SpQR(Method):
@@ -37,19 +39,17 @@ class SpQR(Method):
 
     threshold: tau, the loss in units of the layer's variance above which a weight is kept; null: none is.
         In bytes the first that is tried: with the most bits that fit, what fills the room is looked for.
-    group: inputs that share a scale. rows: outputs whose scales share a grid; scale_bits, zero_bits: on it.
+    group: inputs that share a scale. rows: outputs whose scales share a grid.
+    scale_bits: of a scale, and of a zero.
     act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.
-    block: columns per lazily updated block.
     """
 
     threshold: float | None = 0.2
     group: int = 16
     rows: int = 16
     scale_bits: int = 3
-    zero_bits: int = 3
     act_order: bool = True
     damp: float = 1.0
-    block: int = 128
 
     needs = (Gram,)
 
@@ -57,17 +57,16 @@ class SpQR(Method):
         """Check what a config can get wrong."""
         if self.threshold is not None:
             positive("method.threshold", self.threshold)
-        for name, value in (("group", self.group), ("rows", self.rows), ("block", self.block)):
+        for name, value in (("group", self.group), ("rows", self.rows)):
             whole(f"method.{name}", value)
         one_of("method.scale_bits", self.scale_bits, range(1, 9))
-        one_of("method.zero_bits", self.zero_bits, range(1, 9))
         flag("method.act_order", self.act_order)
         number("method.damp", self.damp)
 
     @property
     def nest(self) -> Nest:
         """How groups share."""
-        return Nest(self.group, self.rows, self.scale_bits, self.zero_bits)
+        return Nest(self.group, self.rows, self.scale_bits, self.scale_bits)
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
         """Any, for outliers fill what is left; nominal: of every number of bits."""
@@ -115,5 +114,5 @@ class SpQR(Method):
             made.rest[j] = torch.where(made.loss[j] > bound, w - value, 0.0).to(dtype)
             return value + made.rest[j]
 
-        sweep(weight, upper, choose, block=max(self.group, self.block - self.block % self.group))
+        sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made

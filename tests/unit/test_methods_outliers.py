@@ -184,10 +184,8 @@ def test_sizes_a_float16_grid_can_not_tell(size):
         ({"group": 0}, "method.group=0 is out of range; valid: a whole number >= 1"),
         ({"rows": -1}, "method.rows=-1 is out of range"),
         ({"scale_bits": 9}, "method.scale_bits=9 is unknown; valid: 1, 2"),
-        ({"zero_bits": 0}, "method.zero_bits=0 is unknown"),
         ({"act_order": 1}, "method.act_order=1 is no switch"),
         ({"damp": -1}, "method.damp=-1 is out of range"),
-        ({"block": 0}, "method.block=0 is out of range"),
     ],
 )
 def test_spqr_knobs(knobs, said):
