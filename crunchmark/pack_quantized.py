@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crunchmark.terms import Quantised, Term, unpack_bits
+from crunchmark.terms import Quantised, Term
 
 BITS = (4, 8)  # what vLLM runs; the format itself packs any number up to 8
 FORMAT = "pack-quantized"
@@ -74,10 +74,8 @@ def _finer(term: Quantised, group: int) -> Quantised:
     times, rest = divmod(wide // groups, group)
     if group == -1 or rest or times == 1:
         return term
-    codes, zero = unpack_bits(term.codes, term.bits, wide), term.zero
-    if zero is not None:
-        zero = unpack_bits(zero, term.bits, groups).repeat_interleave(times, 1)  # (out, wide / group)
-    return Quantised.of(codes, term.scale.repeat_interleave(times, 1), zero, term.bits, group)
+    zero = None if term.zero is None else term.zeros().repeat_interleave(times, 1)  # (out, wide / group)
+    return Quantised.of(term.unpacked(), term.scale.repeat_interleave(times, 1), zero, term.bits, group)
 
 
 def settings(terms: Mapping[str, Quantised]) -> dict[tuple[int, int, bool], list[str]]:
@@ -145,14 +143,14 @@ def packed(name: str, term: Quantised) -> dict[str, Tensor]:
     from compressed_tensors.compressors.pack_quantized import pack_to_int32
 
     middle = 2 ** (term.bits - 1)  # the format's codes are signed
-    codes = unpack_bits(term.codes, term.bits, term.shape[1])  # (out, in)
+    codes = term.unpacked()  # (out, in)
     tensors = {
         "weight_packed": pack_to_int32(_signed(codes, middle), term.bits),
         "weight_scale": term.scale,
         "weight_shape": torch.tensor(term.shape),
     }
     if term.zero is not None:
-        zeros = unpack_bits(term.zero, term.bits, term.scale.shape[1])  # (out, groups)
+        zeros = term.zeros()  # (out, groups)
         tensors["weight_zero_point"] = pack_to_int32(_signed(zeros, middle), term.bits, packed_dim=0)
     _verify(name, term, codes, tensors)
     return {f"{name}.{part}": t.contiguous() for part, t in tensors.items()}
