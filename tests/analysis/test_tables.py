@@ -217,3 +217,19 @@ def test_flags_and_coverage_are_in_the_table_and_the_csv(rows):
     lines = list(csv.DictReader(io.StringIO(tables.quality_csv(data))))
     (told,) = (line for line in lines if line["flags"])
     assert (told["flags"], told["coverage"], told["label"]) == ("too_long=4", "0.8", "svd")
+
+
+def test_sizes_say_what_runs_the_packed_form():
+    """A star where nothing does; rows from before the column say only that."""
+    rows = synthetic_study.rows(methods=("magnitude", "svd", "gptq"), budgets=(0.3,), tasks=("nano_mcr",))
+    said = {"dense": "dense", "svd": "factors", "gptq": "int4 kernel: 12; unpacked per call: 2"}
+    for row in rows:
+        if row["method"] in said:
+            row |= {"executed_by": said[row["method"]], "simulated": row["method"] == "gptq"}
+    (grid,) = tables.sizes(collect.frame(rows))
+    head, _, *lines = body(render.markdown(grid))
+    at = head.index("executed by")
+    want = said | {"gptq": said["gptq"] + "*", "magnitude": "simulated"}
+    assert {line[0]: line[at] for line in lines} == want
+    (line, *_) = csv.DictReader(io.StringIO(tables.sizes_csv(collect.frame(rows))))
+    assert line["executed_by"] == "dense"
