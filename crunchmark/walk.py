@@ -115,17 +115,12 @@ class Stream:
 
     def block(self, i: int, b: int, hidden: Tensor, fn: Run | None = None) -> Tensor:
         """Outputs (B, T, D) of block i for batch b with these hidden states (B, T, D), on its device."""
-        block, (_, args, kwargs) = self.blocks[i], self.given(i, b)
-        hidden = hidden.to(_device(block))
+        block = self.blocks[i]
+        device = _device(block)
+        (args, kwargs), hidden = _to(self.calls[b][i], device), hidden.to(device)
         out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
         result: Tensor = out[0] if isinstance(out, tuple) else out
         return result
-
-    def given(self, i: int, b: int) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-        """What block i is called with for batch b, where its weights are."""
-        device = _device(self.blocks[i])
-        args, kwargs = _to(self.calls[b][i], device)
-        return self.hidden[b].to(device), args, kwargs
 
     def advance(self, outputs: Iterable[Tensor]) -> None:
         """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""
@@ -187,8 +182,7 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
             if site.group not in groups:
                 stats = [kind.zero(site.shape[1]) for kind in kinds]
                 groups[site.group] = dict(zip(kinds, stats, strict=True))
-                hook = _gather(stats, site.name)
-                stack.callback(site.module.register_forward_pre_hook(hook).remove)
+                stack.callback(site.module.register_forward_pre_hook(_gather(stats, site.name)).remove)
         yield {site.name: groups[site.group] for site in sites}
 
 
@@ -203,11 +197,7 @@ def recording(module: nn.Module) -> Iterator[list[Call]]:
 
 
 def walk(
-    view: View,
-    calib: "Calibration | None",
-    needs: Sequence[type[Stat]],
-    visit: Visit,
-    tail: bool = False,
+    view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit, tail: bool = False
 ) -> Stream | None:
     """Visit the blocks in order, each with the statistics of its layers' inputs.
 
@@ -227,13 +217,11 @@ def walk(
         raise ValueError(f"{', '.join(k.__name__ for k in needs)} need calibration tokens, there are none")
     stream = calib.stream(view)
     for i, block in enumerate(stream.blocks):
-        home = _device(block)
-        block.to(calib.device)
-        try:
+        with ExitStack() as stack:
+            stack.callback(block.to, _device(block))
+            block.to(calib.device)
             onward = tail or i + 1 < len(stream.blocks)
             _turn(view, stream, i, needs, visit, calib.inputs == "dense", onward)
-        finally:
-            block.to(home)
     return stream
 
 
