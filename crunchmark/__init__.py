@@ -10,7 +10,7 @@ _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
     "budget": "DENSE_BYTES Ledger Plan Room Unreachable check_budget dense_bytes",
-    "terms": "Bilevel Codebook Dense Groups Kept Layout LowRank NM Nest NormalFloat Outliers Product "
+    "terms": "Bilevel Codebook Dense Kept Layout LowRank NM Nest NormalFloat Outliers Product "
     "Quantised Segments Settings Shift Sparse SparseQuantised Sum Table TensorTrain Term "
     "check_group check_runs check_words groups_for top",
     "stats": "Gram InputMean InputNorm InputStat Stat",
@@ -42,13 +42,13 @@ _HOME = {
     "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
     "stages": "Pruner Rounder check_stages",
-    "drafts": "GroupDraft",
     "rounded": "Grid Rounded",
     "folds": "Fold foldable sampled",
     "tuning": "Turn end_to_end reconstruct turns",
     "normal": "Blocks NormalGrid to_normal",
     "programme": "assign",
     "weighed": "Weighed",
+    "groups": "GroupDraft check_groups evenly groups_that_fit least_groups",
 }
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from crunchmark.clusters import kmeans_of_rows as kmeans_of_rows
     from crunchmark.clusters import nearest as nearest
     from crunchmark.clusters import nearest_of_rows as nearest_of_rows
-    from crunchmark.drafts import GroupDraft as GroupDraft
     from crunchmark.dropped import Dropper as Dropper
     from crunchmark.dropped import Unit as Unit
     from crunchmark.dropped import Without as Without
@@ -96,6 +95,11 @@ if TYPE_CHECKING:
     from crunchmark.folds import Fold as Fold
     from crunchmark.folds import foldable as foldable
     from crunchmark.folds import sampled as sampled
+    from crunchmark.groups import GroupDraft as GroupDraft
+    from crunchmark.groups import check_groups as check_groups
+    from crunchmark.groups import evenly as evenly
+    from crunchmark.groups import groups_that_fit as groups_that_fit
+    from crunchmark.groups import least_groups as least_groups
     from crunchmark.hooks import recording as recording
     from crunchmark.hooks import watching as watching
     from crunchmark.interface import Allocator as Allocator
@@ -175,7 +179,6 @@ if TYPE_CHECKING:
     from crunchmark.terms import Bilevel as Bilevel
     from crunchmark.terms import Codebook as Codebook
     from crunchmark.terms import Dense as Dense
-    from crunchmark.terms import Groups as Groups
     from crunchmark.terms import Kept as Kept
     from crunchmark.terms import Layout as Layout
     from crunchmark.terms import LowRank as LowRank

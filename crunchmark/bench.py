@@ -19,7 +19,7 @@ from crunchmark.linalg import calibrated_error
 from crunchmark.maker import Maker, Nothing, around
 from crunchmark.projected import Projected, directions
 from crunchmark.stats import Gram, InputMean
-from crunchmark.terms import Dense, Term
+from crunchmark.terms import Dense, Term, pad
 from crunchmark.view import Site, View
 from crunchmark.walk import evaluating
 
@@ -156,17 +156,15 @@ class Bench(Trial):
             return float("inf")
         weight, stand_in, shift = layer.weight, term.dense(), term.shift()
         if shift is not None:
-            none = torch.zeros(len(shift), 1)
-            weight, stand_in = torch.cat([weight, none], 1), torch.cat([stand_in, shift[:, None]], 1)
+            weight, stand_in = pad(weight, 1), torch.cat([stand_in, shift[:, None]], 1)
             known = _with_one(known, layer[InputMean])
         return calibrated_error(weight, stand_in, known)
 
     def spectrum(self, name: str) -> Tensor:
         """Energy of the method's own directions; of others of W C W^T where they see a Gram C, or W W^T."""
-        layer, method = self.layer(name), self.maker.method
-        if isinstance(method, Projected):
-            return method.directions(layer).energy
-        return directions(layer, "gram" if Gram in method.needs else "identity").energy
+        if isinstance(method := self.maker.method, Projected):
+            return method.directions(self.layer(name)).energy
+        return directions(self.layer(name), "gram" if Gram in method.needs else "identity").energy
 
     def influence(self) -> list[float]:
         """1 - mean cosine of what goes into a block and what comes out, token by token."""

@@ -33,10 +33,11 @@ class Turn:
 
     def output(self, b: int, weights: Mapping[str, Tensor]) -> Tensor:
         """The block's outputs (B, T, D) on batch b, with these tensors for its own of that name."""
-        hidden, args, kwargs = self.stream.given(self.index, b)
-        out = functional_call(self.block, dict(weights), (hidden, *args), kwargs)
-        result: Tensor = out[0] if isinstance(out, tuple) else out
-        return result
+
+        def run(block: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return functional_call(block, dict(weights), (hidden, *args), kwargs)
+
+        return self.stream.block(self.index, b, self.stream.hidden[b], run)
 
 
 def turns(view: View, calib: Calibration, needs: Sequence[type[Stat]]) -> Iterator[Turn]:

@@ -1,7 +1,7 @@
 """The walker: replays a model block by block on calibration data. The only input catcher."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,17 +114,12 @@ class Stream:
 
     def block(self, i: int, b: int, hidden: Tensor, fn: Run | None = None) -> Tensor:
         """Outputs (B, T, D) of block i for batch b with these hidden states (B, T, D), on its device."""
-        block, (_, args, kwargs) = self.blocks[i], self.given(i, b)
-        hidden = hidden.to(_device(block))
+        block = self.blocks[i]
+        device = _device(block)
+        (args, kwargs), hidden = _to(self.calls[b][i], device), hidden.to(device)
         out = block(hidden, *args, **kwargs) if fn is None else fn(block, hidden, args, kwargs)
         result: Tensor = out[0] if isinstance(out, tuple) else out
         return result
-
-    def given(self, i: int, b: int) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-        """What block i is called with for batch b, where its weights are."""
-        device = _device(self.blocks[i])
-        args, kwargs = _to(self.calls[b][i], device)
-        return self.hidden[b].to(device), args, kwargs
 
     def advance(self, outputs: Iterable[Tensor]) -> None:
         """These outputs are the next block's inputs; a lazy `forward` is consumed batch by batch."""
@@ -159,11 +154,7 @@ def _check_tokens(view: View, tokens: Tensor, batch: int) -> None:
 
 
 def walk(
-    view: View,
-    calib: "Calibration | None",
-    needs: Sequence[type[Stat]],
-    visit: Visit,
-    tail: bool = False,
+    view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit, tail: bool = False
 ) -> Stream | None:
     """Visit the blocks in order, each with the statistics of its layers' inputs.
 
@@ -183,13 +174,11 @@ def walk(
         raise ValueError(f"{', '.join(k.__name__ for k in needs)} need calibration tokens, there are none")
     stream = calib.stream(view)
     for i, block in enumerate(stream.blocks):
-        home = _device(block)
-        block.to(calib.device)
-        try:
+        with ExitStack() as stack:
+            stack.callback(block.to, _device(block))
+            block.to(calib.device)
             onward = tail or i + 1 < len(stream.blocks)
             _turn(view, stream, i, needs, visit, calib.inputs == "dense", onward)
-        finally:
-            block.to(home)
     return stream
 
 

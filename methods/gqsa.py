@@ -3,15 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from crunchmark import (
     Calibration,
     Dense,
     Gram,
     GroupDraft,
-    Groups,
     Layer,
     Method,
     ModelMethod,
@@ -21,13 +17,16 @@ from crunchmark import (
     Term,
     Turn,
     View,
+    check_groups,
     end_to_end,
+    evenly,
     flag,
+    groups_that_fit,
+    least_groups,
     number,
     one_of,
     reconstruct,
     sweep,
-    top,
     turns,
     whole,
 )
@@ -45,12 +44,12 @@ class GroupPruned(Method):
     needs = (Gram,)
 
     def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        """Rows must be as long as a group."""
-        Groups.suits(shapes, self.group)
+        """Groups must fill the rows of every layer."""
+        check_groups(shapes, self.group)
 
     def least(self, shape: tuple[int, int], room: Room) -> int:
         """One group per row."""
-        return Groups.least(shape, room, self.group, self.bits)
+        return least_groups(shape, room, self.group, self.bits)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Rounded to the min-max grid of every kept group."""
@@ -58,28 +57,18 @@ class GroupPruned(Method):
 
     def draft(self, layer: Layer, room: Room) -> GroupDraft:
         """The kept groups before they are rounded; dead inputs get no weight."""
-        bits, kept = Groups.fits(layer.shape, room, layer.name, self.group, self.bits)
+        bits, kept = groups_that_fit(layer.shape, room, layer.name, self.group, self.bits)
         factor = layer[Gram].inverse(self.damp)
         weight = layer.weight.masked_fill(factor.dead, 0.0)  # (out, in)
         inverse = factor.upper.square().sum(0)  # (in,), the diagonal of H^-1
-        parts = (weight.square() / inverse).split(self.group, dim=1)
-        mask = balanced(torch.stack([part.sum(1) for part in parts], dim=1), kept)  # (out, groups)
+        score = (weight.square() / inverse).unflatten(1, (-1, self.group)).sum(-1)  # (out, groups)
+        mask = evenly(score, kept)
         if self.obs_init:
-            gone = ~mask.repeat_interleave(self.group, dim=1)  # (out, in or more)
+            gone = ~mask.repeat_interleave(self.group, dim=1)  # (out, in)
             weight = sweep(weight, factor.upper, lambda left, _, j: left[:, 0].masked_fill(gone[:, j], 0.0))
         draft = GroupDraft(weight, mask, bits, self.group)
         draft.notes["damping"] = factor.damping
         return draft
-
-
-def balanced(score: Tensor, kept: int) -> Tensor:
-    """Mark the best of every row (out, groups): equally many, and one more where the next one is best."""
-    each, more = divmod(kept, len(score))
-    mask = top(score, each)
-    if more:
-        left = score.masked_fill(mask, -torch.inf)  # (out, groups)
-        mask |= top(left, 1) & top(left.amax(1), more)[:, None]
-    return mask
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
 from crunchmark.terms.bilevel import Bilevel, Group, Nest
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
-from crunchmark.terms.groups import Groups
 from crunchmark.terms.joins import Join, Product, Sum
 from crunchmark.terms.kept import Kept, Layout
 from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
@@ -29,7 +28,6 @@ __all__ = [
     "Codebook",
     "Dense",
     "Group",
-    "Groups",
     "Join",
     "Kept",
     "Kernel",

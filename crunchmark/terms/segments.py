@@ -6,20 +6,19 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
 
 LONGEST = 256  # rows of a segment: an index takes at most 8 bits
 
 
-class Segments(Leaf):
+class Segments(Laid):
     """Rows are cut into segments of `length`; every column keeps one value of each, and where it stands."""
 
     kind: ClassVar[str] = "segments"
-    simulated: ClassVar[bool] = True
     values: Tensor  # (segments, in)
     index: Tensor | None  # (segments, bytes) uint8, ceil(log2 length) bits each; None: length is 1
 
@@ -51,18 +50,18 @@ class Segments(Leaf):
         """Bytes of values and indices."""
         return segments * (itemsize * wide + packed_width(wide, _bits(length)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
+        return self.laid_out(torch.float32)  # (out, in)
+
+    def laid_out(self, dtype: torch.dtype) -> Tensor:
+        """The weight (out, in), rounded once to the dtype."""
         (out, wide), count = self.shape, len(self.values)
         at = torch.zeros(count, 1, wide, dtype=torch.int64, device=self.values.device)
         if self.index is not None:
             at = unpack_bits(self.index, _bits(self.length), wide).long()[:, None]  # (segments, 1, in)
-        weight = self.values.new_zeros(count, self.length, wide, dtype=torch.float32)
-        return weight.scatter_(1, at, self.values.float()[:, None]).view(out, wide)  # (out, in)
+        weight = self.values.new_zeros(count, self.length, wide, dtype=dtype)
+        return weight.scatter_(1, at, self.values.to(dtype)[:, None]).view(out, wide)  # (out, in)
 
     def pack(self) -> tuple[Packed, Meta]:
         """Values and indices; meta carries shape, segments and dtype."""

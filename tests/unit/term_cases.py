@@ -14,7 +14,6 @@ from crunchmark.terms import (
     Bilevel,
     Codebook,
     Dense,
-    Groups,
     Kept,
     Layout,
     LowRank,
@@ -42,7 +41,7 @@ some_bits = st.integers(1, 8)  # of scales and zeros
 
 
 KINDS = ["dense", "low_rank", "tensor_train", "sparse", "nm", "quantised", "codebook", "sparse_quantised"]
-KINDS += ["outliers", "bilevel", "table", "groups", "segments", "normal_float"]
+KINDS += ["outliers", "bilevel", "table", "segments", "normal_float"]
 normal_grids = st.builds(NormalGrid, *[st.sampled_from(BITS)] * 2, st.integers(1, 70), st.integers(1, 20))
 
 
@@ -113,26 +112,6 @@ def kept_codes(draw, shape, seed, bits, sym):
     return SparseQuantised.of(kept, codes, dense.scale, zero, bits, group), kept, want.where(mask, 0.0)
 
 
-def groups(w, share, bits, group):
-    """Each kept group rounded on its own, without the term's own layout code; the last may be shorter."""
-    parts = list(w.split(group, dim=1))
-    mask = torch.stack([p.abs().sum(1) > share * group for p in parts], 1)
-    codes, scales, zeros, want = [], [], [], torch.zeros_like(w)
-    for row, col in mask.nonzero().tolist():
-        own = parts[col][row]
-        scale, zero = grid(own, bits, sym=False)
-        lo = col * group
-        found = round_to(own, scale, zero, bits)
-        want[row, lo : lo + len(own)] = value_of(found, scale, zero)
-        codes.append(torch.cat([found, zero.expand(group - len(own))]))
-        scales.append(scale)
-        zeros.append(zero)
-    codes = torch.stack(codes) if codes else torch.empty(0, group, dtype=torch.uint8)
-    scales = torch.stack(scales) if scales else torch.empty(0, dtype=torch.float16)
-    zeros = torch.stack(zeros) if zeros else torch.empty(0, dtype=torch.uint8)
-    return Groups.of(codes, scales, zeros, mask, bits, w.shape[1]), want
-
-
 @st.composite
 def leaves(draw, shape=None):
     out, wide = shape or (draw(sides), draw(sides))
@@ -159,8 +138,6 @@ def leaves(draw, shape=None):
         return bilevel(w, draw(all_bits), draw(nests()), order)[0]
     if kind == "outliers":
         return Outliers.of(w, w.abs() > draw(st.floats(0, 3)), dtype)
-    if kind == "groups":
-        return groups(w, draw(st.floats(0, 2)), draw(all_bits), draw(st.sampled_from([1, 3, 8, 16])))[0]
     if kind == "segments":
         length = draw(st.sampled_from([n for n in range(1, out + 1) if out % n == 0]))
         index = (w[::length].abs() * 1000).int() % length  # (segments, in)

@@ -42,11 +42,11 @@ LAYERS = [  # each may import from its own and from those before
     },
     {
         *("interface", "task", "projected", "branch", "weighed", "ladders", "view", "families", "edits"),
-        *("heads", "parts", "gone", "dropped", "stages", "rounded", "hooks"),
+        *("groups", "heads", "parts", "gone", "dropped", "stages", "rounded", "hooks"),
     },
     {
         *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher", "folds"),
-        *("modular", "modules", "allocation"),
+        *("modular", "modules", "allocation", "tuning"),
     },
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker", "plain", "pack_quantized"},
