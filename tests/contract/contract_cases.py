@@ -106,7 +106,7 @@ VARIANTS = [
     ("lq_lora", (("rank", 0),)),
     ("int2_1", (("bits", 3), ("group", 16))),
     ("lr2vq", (("dims", 1),)),
-    ("gqsa", (("bits", 3), ("group", 8), ("obs_init", True))),
+    ("gqsa", (("bits", 8), ("group", 8), ("obs_init", True))),
     ("dsformer", (("length", 2),)),
     ("shortgpt", (("score", "window"),)),
     ("shortgpt", (("score", "perplexity"),)),

@@ -70,7 +70,7 @@ def composed():
         ("task=kick_nan", "nearest: kick_nano", "ppl_nano"),
         ("task=arc_esy", "nearest: arc_easy", "or any task, group or tag of lm-eval"),
         ("task=[arc_easy,pikka]", "piqa", "or any task"),
-        ("method=qqqqq", "'qqqqq' is unknown; valid: afm", "wanda"),
+        ("method=00000", "'00000' is unknown; valid: afm", "wanda"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_nearest(composed, override, near, valid):

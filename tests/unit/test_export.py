@@ -364,7 +364,7 @@ def real(i, site):
 @pytest.mark.parametrize(
     ("name", "term_of", "why"),
     [
-        ("llama_gqa", real, r"q_proj has zeros that are no codes; valid: a method whose zeros are"),
+        ("llama_gqa", real, r"down_proj has zeros that are no codes; valid: a method whose zeros are"),
         ("llama_gqa", sparse, r"model\.layers\.0\.mlp\.down_proj is of kind 'sparse'; valid: 'quantised'"),
         ("llama_gqa", shifted, r"down_proj is of kind 'sum'"),
         ("llama_gqa", codes_of((3,), (8,), True), r"down_proj has 3 bits; valid: 4 or 8"),
