@@ -98,6 +98,7 @@ def test_groups_that_do_not_fill_a_row_are_refused():
         groups_that_fit((6, 32), Room(999), "up", 64)
 
 
+@pytest.mark.slow
 @quick
 @given(sides, some, seeds, all_bits, group_sizes)
 def test_a_draft_is_what_it_will_be_stored_as(out, count, seed, bits, group):

@@ -230,6 +230,7 @@ def test_flops_of_a_kernel_are_those_of_its_product():
         assert work_of(lambda term=term: term(normal(3, 3, WIDE).bfloat16())).flops >= 2 * 3 * OUT * WIDE
 
 
+@pytest.mark.slow
 @needs_int8
 @needs_int4
 @pytest.mark.parametrize(

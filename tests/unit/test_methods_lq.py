@@ -43,6 +43,7 @@ def plain(of, term):
     return NormalFloat.of(of.shape, to_normal(of.weight, term.terms[0].grid))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fisher", [False, True])
 @pytest.mark.parametrize("share", SHARES)
 def test_the_best_of_all_iterates_is_returned(share, fisher):
@@ -88,6 +89,7 @@ def test_prices_lower_what_they_weigh(share):
     assert lost(of, even) < lost(of, weighed)
 
 
+@pytest.mark.slow
 def test_where_prices_are_products_the_branch_is_optimal():
     """Of all ranks as low: against gradient descent from it and from others."""
     rows, cols = normal(1, 30, 1).exp(), normal(2, 1, 40).exp()

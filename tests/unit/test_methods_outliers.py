@@ -149,6 +149,7 @@ def test_spqr_orderings():
         assert loss(SpQR(), of, 3) < loss(SpQR(threshold=None), of, 3)
 
 
+@pytest.mark.slow
 def test_spqr_with_dead_channels_few_tokens_and_odd_shapes():
     x = inputs(9, wide=77, tokens=40)
     x[:, [4, 70]] = 0
