@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "interface": "Keep Layer Method ModelMethod Allocator Compensator Recoverer CacheCodec Skip Trial",
     "task": "Item Metric PairedTask Scene Task",
-    "budget": "DENSE_BYTES Ledger Plan Room Unreachable check_budget dense_bytes",
+    "budget": "DENSE_BYTES SLACK Ledger Plan Room Unreachable check_budget dense_bytes",
     "terms": "Bilevel Codebook Dense Kept Layout LowRank NM Nest NormalFloat Outliers Product "
     "Quantised Segments Settings Shift Sparse SparseQuantised Sum Table TensorTrain Term "
     "check_group check_runs check_words groups_for top",
@@ -23,8 +23,9 @@ _HOME = {
     "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "Columns check_grid grid grids nearest_codes nearest_values round_to snap value_of",
-    "ladders": "Level SLACK around entropic goal_of leading levels magnitudes per_block reaching",
+    "rounding": "Columns check_grid grid grids nearest_codes nearest_values round_to snap "
+    "stored_scale value_of",
+    "ladders": "Level around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
     "artifact": "load",
     "store": "Store",
@@ -41,7 +42,7 @@ _HOME = {
     "modular": "Weights rotary weights_of",
     "modules": "Narrower",
     "sliced": "check_sliceable cut fuse sliced_size steps",
-    "stages": "Pruner Rounder check_stages",
+    "stages": "GRID Pruner Rounder check_stages",
     "rounded": "Grid Rounded",
     "folds": "Fold foldable sampled",
     "tuning": "Turn end_to_end reconstruct turns",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from crunchmark.branch import Branch as Branch
     from crunchmark.branch import balanced as balanced
     from crunchmark.budget import DENSE_BYTES as DENSE_BYTES
+    from crunchmark.budget import SLACK as SLACK
     from crunchmark.budget import Ledger as Ledger
     from crunchmark.budget import Plan as Plan
     from crunchmark.budget import Room as Room
@@ -112,7 +114,6 @@ if TYPE_CHECKING:
     from crunchmark.interface import Recoverer as Recoverer
     from crunchmark.interface import Skip as Skip
     from crunchmark.interface import Trial as Trial
-    from crunchmark.ladders import SLACK as SLACK
     from crunchmark.ladders import Level as Level
     from crunchmark.ladders import around as around
     from crunchmark.ladders import entropic as entropic
@@ -152,6 +153,7 @@ if TYPE_CHECKING:
     from crunchmark.rounding import nearest_values as nearest_values
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import snap as snap
+    from crunchmark.rounding import stored_scale as stored_scale
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of
     from crunchmark.shrunk import Shrinker as Shrinker
@@ -161,6 +163,7 @@ if TYPE_CHECKING:
     from crunchmark.sliced import fuse as fuse
     from crunchmark.sliced import sliced_size as sliced_size
     from crunchmark.sliced import steps as steps
+    from crunchmark.stages import GRID as GRID
     from crunchmark.stages import Pruner as Pruner
     from crunchmark.stages import Rounder as Rounder
     from crunchmark.stages import check_stages as check_stages

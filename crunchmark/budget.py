@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 DENSE_BYTES = 2  # a dense weight counts 16 bit, whatever the checkpoint's dtype
+SLACK = 1e-6  # bytes and weights are whole numbers; sums of shares of them are not
 
 
 class Unreachable(Exception):

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crunchmark.calib import Calibration
+from crunchmark.hooks import sloping
 from crunchmark.stats import Stat, rows
 from crunchmark.view import Site, View
 from crunchmark.walk import Stream, evaluating, stubbed
@@ -130,24 +131,12 @@ def _squaring(sites: list[Site], width: int) -> Iterator[dict[str, Tensor]]:
     """
     sums = {site.name: torch.zeros(site.shape) for site in sites}
 
-    def watch(total: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def forward(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            if out.requires_grad:
-                out.register_hook(lambda slope: _add(total, args[0], slope, width))
+    def add(name: str, x: Tensor, slope: Tensor) -> None:  # (B, T, in) and (B, T, out), or flat
+        for s, v in zip(rows(slope).split(width), rows(x).split(width), strict=True):
+            sums[name] += (s.T @ v).square().to(sums[name].device)  # (out, in)
 
-        return forward
-
-    with ExitStack() as stack:
-        for site in sites:
-            stack.callback(site.module.register_forward_hook(watch(sums[site.name])).remove)
+    with sloping(sites, add):
         yield sums
-
-
-@torch.no_grad()
-def _add(total: Tensor, x: Tensor, slope: Tensor, width: int) -> None:
-    """Add (slope^T x)^2 of every sequence; x (B, T, in) and slope (B, T, out), or flat."""
-    for s, v in zip(rows(slope).split(width), rows(x).split(width), strict=True):
-        total += (s.T @ v).square().to(total.device)  # (out, in)
 
 
 def _mean(name: str, total: Tensor, sequences: int) -> Fisher:

@@ -1,10 +1,10 @@
-"""The only hooks: statistics of layers' inputs, and the calls of a module."""
+"""Hooks: statistics of layers' inputs, gradients of their outputs, and the calls of a module."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from crunchmark.stats import InputStat, Stat
 from crunchmark.view import Site
@@ -44,6 +44,23 @@ def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dic
                 hook = _gather(stats, site.name)
                 stack.callback(site.module.register_forward_pre_hook(hook).remove)
         yield {site.name: groups[site.group] for site in sites}
+
+
+@contextmanager
+def sloping(sites: Sequence[Site], take: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside, backward passes tell a layer's name, its input, and the gradient of what it made of it."""
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def forward(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            if out.requires_grad:
+                out.register_hook(lambda slope: take(name, args[0], slope))
+
+        return forward
+
+    with ExitStack() as stack:
+        for site in sites:
+            stack.callback(site.module.register_forward_hook(watch(site.name)).remove)
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from crunchmark.terms import NM, Kernel, Quantised, native_bf16, pad
+from crunchmark.terms import NM, Holder, Kernel, Quantised, native_bf16, pad
 
 ATEN = torch.ops.aten
 GROUPS = (256, 128, 64, 32)  # inputs that a scale of a 4-bit kernel may be for
@@ -19,7 +19,7 @@ NATIVE = 16  # rows up to which a kernel is faster than laying out where bfloat1
 Meta = Mapping[str, Any]
 
 
-class Int8(Kernel):
+class Int8(Holder):
     """8 bit and one scale per row, on a CPU: y = scale * (x (codes - 128)^T + sum(x) (128 - zero)).
 
     The second part comes of 16 more inputs, so that it is summed before y is rounded to bfloat16: x's sum in
@@ -27,7 +27,6 @@ class Int8(Kernel):
     """
 
     label: ClassVar[str] = "int8 kernel"
-    holds: ClassVar[bool] = True
     weight: Tensor  # (out, in) or (out, in + 16) int8: codes - 128, then the halves of 128 - zero, then 0
     scale: Tensor  # (out,)
 
@@ -66,27 +65,29 @@ class Int8(Kernel):
         return usual and rows and fits and _works(cls)
 
 
-class Int4(Kernel):
-    """4 bit in groups, on a CPU: w = (code - 8) * scale + (8 - zero) * scale."""
+class FourBit(Kernel):
+    """4 bit in groups: w = (code - 8) * scale + (8 - zero) * scale."""
 
     label: ClassVar[str] = "int4 kernel"
-    holds: ClassVar[bool] = True
-    weight: Tensor  # (out, in / 2) uint8, as the operator wants it on this processor
+    weight: Tensor  # (out, in / 2) uint8, as the operator wants it on this device
     grid: Tensor  # (in / group, out, 2): scale, and (8 - zero) * scale
 
-    def __init__(self, term: Quantised, dtype: torch.dtype) -> None:
-        super().__init__(dtype, most=NATIVE if native_bf16() else 192)
+    def __init__(self, term: Quantised, dtype: torch.dtype, most: int | None) -> None:
+        super().__init__(dtype, most)
         wide, meta = term.shape[1], term.pack()[1]
         self.group = next(g for g in GROUPS if _group(meta) % g == 0)
         scale = term.scale.float()  # (out, groups)
         both = torch.stack((scale, (8 - term.zeros().float()) * scale), -1)  # (out, groups, 2)
         both = both.repeat_interleave(wide // self.group // scale.shape[1], 1)  # (out, in / group, 2)
         self.keep("grid", both.transpose(0, 1).to(dtype))
-        self.keep("weight", self._pack(term.unpacked()))
 
-    def _pack(self, codes: Tensor) -> Tensor:
-        packed: Tensor = ATEN._convert_weight_to_int4pack_for_cpu(codes.int(), 1)  # (out, in / 2)
-        return packed
+
+class Int4(FourBit, Holder):
+    """On a CPU."""
+
+    def __init__(self, term: Quantised, dtype: torch.dtype) -> None:
+        super().__init__(term, dtype, most=NATIVE if native_bf16() else 192)
+        self.keep("weight", ATEN._convert_weight_to_int4pack_for_cpu(term.unpacked().int(), 1))
 
     def codes(self) -> Tensor:
         """The codes (out, in) uint8: the operator's own blocks of rows, taken apart."""
@@ -111,15 +112,14 @@ class Int4(Kernel):
         return device.type == "cpu" and dtype == torch.bfloat16 and _grouped(meta, 16) and _works(cls)
 
 
-class Int4Cuda(Int4):
-    """The same on a GPU. Written after the operator's description, not run by us."""
+class Int4Cuda(FourBit):
+    """On a GPU: written after the operator's description, not run by us. Codes stay beside it, and count."""
 
-    holds: ClassVar[bool] = False  # codes stay beside it: both are resident, and counted
-
-    def _pack(self, codes: Tensor) -> Tensor:
+    def __init__(self, term: Quantised, dtype: torch.dtype) -> None:
+        super().__init__(term, dtype, most=None)  # from where on laying out is faster there is not known
+        codes = term.unpacked()  # (out, in)
         pairs = codes[:, ::2] << 4 | codes[:, 1::2]  # (out, in / 2)
-        packed: Tensor = ATEN._convert_weight_to_int4pack(pairs.contiguous(), 8)
-        return packed
+        self.keep("weight", ATEN._convert_weight_to_int4pack(pairs.contiguous(), 8))
 
     def multiply(self, x: Tensor) -> Tensor:
         """X (M, in) -> (M, out)."""

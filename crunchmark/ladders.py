@@ -8,12 +8,11 @@ from math import exp
 import torch
 from torch import Tensor
 
-from crunchmark.budget import dense_bytes
+from crunchmark.budget import SLACK, dense_bytes
 from crunchmark.interface import Trial
 from crunchmark.stats import InputNorm
 
 Shapes = Mapping[str, tuple[int, int]]
-SLACK = 1e-6  # bytes and weights are whole numbers; sums of shares of them are not
 
 
 @dataclass(frozen=True)

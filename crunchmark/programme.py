@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-SLACK = 1e-6  # bytes: what sums of shares of them may be off
+from crunchmark.budget import SLACK
+
 Table = Sequence[Sequence[float]]
 
 

@@ -17,11 +17,11 @@ from crunchmark import (
     grids,
     number,
     positive,
+    snap,
+    stored_scale,
     value_of,
     whole,
 )
-
-SMALLEST, LARGEST = 2.0**-24, 65504.0  # of float16, above zero
 
 
 @dataclass(frozen=True)
@@ -66,29 +66,23 @@ class HQQ(Method):
             better = error < least
             scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
             least = torch.where(better, error, least)
-        codes = codes_of(parts, scale, zero, bits).flatten(1)  # (out, in)
+        codes = snap(parts, scale.float(), zero.float(), bits).flatten(1)  # (out, in)
         return Quantised.of(codes, scale, zero, bits, group)
 
     def error(self, w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
         """Sum of |W - Q|^judge of each group, (out, groups)."""
-        off = w - value_of(codes_of(w, scale, zero, bits), scale, zero)
+        off = w - value_of(snap(w, scale.float(), zero.float(), bits), scale, zero)
         return off.abs().pow(self.judge).sum(-1)
 
     def iterates(self, w: Tensor, bits: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Scales and zeros as stored, (out, groups) float16: the split error, then the zero that fits it."""
         low, high = w.amin(-1), w.amax(-1)
-        scale = ((high - low) / (2**bits - 1)).clamp(SMALLEST, LARGEST).half()
+        scale = stored_scale((high - low) / (2**bits - 1))
         zero, beta = -low / scale.float(), self.beta
         for _ in range(self.iterations):
             yield scale, zero.half()
-            codes = codes_of(w, scale, zero, bits)
+            codes = snap(w, scale.float(), zero.float(), bits)
             off = w - value_of(codes, scale, zero)
             split = off.sign() * (off.abs() - off.abs().pow(self.p - 1) / beta).clamp(min=0)
             zero = (codes - (w - split) / scale.float().unsqueeze(-1)).mean(-1)
             beta *= self.kappa
-
-
-def codes_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """The nearest codes (out, groups, g) for a zero that need not be one, uint8."""
-    steps = w / scale.float().unsqueeze(-1) + zero.float().unsqueeze(-1)
-    return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8)

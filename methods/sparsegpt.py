@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from crunchmark import (
+    GRID,
     NM,
     Columns,
     Gram,
@@ -59,7 +60,7 @@ class SparseGPT(Pruner):
     @property
     def makes(self) -> frozenset[str]:
         """Zeros, and with bits a grid."""
-        return super().makes | ({"grid"} if self.bits else frozenset())
+        return super().makes | ({GRID} if self.bits else frozenset())
 
     def suits(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Runs, and groups of a grid, must fill the rows of every layer."""

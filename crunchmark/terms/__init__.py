@@ -6,7 +6,7 @@ from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
 from crunchmark.terms.joins import Join, Product, Sum
 from crunchmark.terms.kept import Kept, Layout
-from crunchmark.terms.laid import Kernel, Laid, native_bf16, product_dtype
+from crunchmark.terms.laid import Holder, Kernel, Laid, native_bf16, product_dtype
 from crunchmark.terms.lowrank import LowRank
 from crunchmark.terms.nm import NM
 from crunchmark.terms.normal_float import NormalFloat
@@ -28,6 +28,7 @@ __all__ = [
     "Codebook",
     "Dense",
     "Group",
+    "Holder",
     "Join",
     "Kept",
     "Kernel",

@@ -7,16 +7,15 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.rounding import nested, span, value_of
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, own
-from crunchmark.terms.packing import pack_bits, packed_width, pad, unpack_bits
+from crunchmark.terms.dense import own
+from crunchmark.terms.laid import Laid
+from crunchmark.terms.packing import WIDEST, pack_bits, packed_width, pad, unpack_bits, unsigned
 
 DEPTHS = range(8, 1, -1)  # bits, best first
-WIDEST = 2**16  # inputs a 16-bit order can name
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,10 @@ class Nest:
         return value_of(codes.unsqueeze(-1), scale, zero).squeeze(-1)  # (out, ...) float32
 
 
-class Bilevel(Leaf):
+class Bilevel(Laid):
     """Weight = (code - zero) * scale, where zero and scale of each group are codes on grids over rows."""
 
     kind: ClassVar[str] = "bilevel"
-    simulated: ClassVar[bool] = True
     codes: Tensor  # (out, ceil(in * bits / 8)) uint8
     scale: Tensor  # (out, ceil(groups * scale_bits / 8)) uint8
     zero: Tensor  # (out, ceil(groups * zero_bits / 8)) uint8
@@ -145,10 +143,6 @@ class Bilevel(Leaf):
         """Bits / 16 of the dense bytes, ascending."""
         return [-(-dense_bytes(shape) * b // 16) for b in DEPTHS[::-1]]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
         (out, wide), nest = self.shape, self.nest
@@ -160,7 +154,7 @@ class Bilevel(Leaf):
         value = value_of(codes.view(out, groups, nest.group), s, z).view(out, -1)[:, :wide]  # (out, in)
         if self.order is None:
             return value.contiguous()
-        return torch.empty_like(value).index_copy_(1, _inputs(self.order), value)
+        return torch.empty_like(value).index_copy_(1, unsigned(self.order), value)
 
     def pack(self) -> tuple[Packed, Meta]:
         """Codes, scales, zeros, their grids and the order; meta carries shape, bits and the nest."""
@@ -193,11 +187,6 @@ class Bilevel(Leaf):
         return self.bits / 16
 
 
-def _inputs(order: Tensor) -> Tensor:
-    """(in,) int64 of what is stored in 16 bits."""
-    return order.long() & (WIDEST - 1)
-
-
 def _check(shape: tuple[int, int], bits: int, nest: Nest, ordered: bool) -> None:
     if bits not in DEPTHS:
         raise ValueError(f"bits={bits} is out of range; valid: 2 to 8")
@@ -208,5 +197,5 @@ def _check(shape: tuple[int, int], bits: int, nest: Nest, ordered: bool) -> None
 
 
 def _check_order(order: Tensor, wide: int) -> None:
-    if not torch.equal(_inputs(order).sort().values, torch.arange(wide, device=order.device)):
+    if not torch.equal(unsigned(order).sort().values, torch.arange(wide, device=order.device)):
         raise ValueError(f"packed tensor 'order' does not name each of the {wide} inputs once")

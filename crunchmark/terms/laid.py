@@ -21,7 +21,6 @@ class Kernel(nn.Module, ABC):
     """
 
     label: ClassVar[str]  # what rows say: "int8 kernel"
-    holds: ClassVar[bool] = False  # it gives the codes back exactly, so the leaf need not keep them
 
     def __init__(self, dtype: torch.dtype, most: int | None) -> None:
         """most: rows of x up to which it is faster than laying the weight out; None: always."""
@@ -45,13 +44,17 @@ class Kernel(nn.Module, ABC):
     def multiply(self, x: Tensor) -> Tensor:
         """X (M, in) -> (M, out)."""
 
-    def codes(self) -> Tensor:
-        """The leaf's codes (out, in) uint8, where it holds them."""
-        raise NotImplementedError(f"{self.label} does not hold codes")
-
     def keep(self, name: str, tensor: Tensor | None) -> None:
         """A buffer that is resident and in no state dict."""
         self.register_buffer(name, None if tensor is None else tensor.contiguous(), persistent=False)
+
+
+class Holder(Kernel):
+    """A kernel that gives the codes back exactly, so that the leaf need not keep them."""
+
+    @abstractmethod
+    def codes(self) -> Tensor:
+        """The leaf's codes (out, in) uint8."""
 
 
 class Laid(Leaf):
@@ -64,9 +67,9 @@ class Laid(Leaf):
         super().__init__(shape)
         self.kernel = None
 
-    @abstractmethod
     def laid_out(self, dtype: torch.dtype) -> Tensor:
         """The weight (out, in), rounded once to the dtype."""
+        return self.dense().to(dtype)  # (out, in)
 
     def run_by(self, kernel: Kernel | None) -> Self:
         """This leaf with another kernel, or without one."""

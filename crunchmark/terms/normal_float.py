@@ -6,12 +6,12 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.normal import Blocks, NormalGrid, check_normal
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, own
+from crunchmark.terms.dense import own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
 
 # Of b, b0 in 2, 3, 4, 8, B0 in 16, 32, 64 and B1 in 16, 64, 256 those with at least 2 % less error on normal
@@ -34,11 +34,10 @@ SCALE_BITS = 16  # of the largest scale of a run
 Beside = Callable[[int], int]  # bytes of a term -> bytes of what is stored with it
 
 
-class NormalFloat(Leaf):
+class NormalFloat(Laid):
     """Codes of 2, 3, 4 or 8 bits; the weight is read as one row, so that blocks may span two of its own."""
 
     kind: ClassVar[str] = "normal_float"
-    simulated: ClassVar[bool] = True
     codes: Tensor  # (ceil(out * in * bits / 8),) uint8
     scale: Tensor  # (ceil(blocks * scale_bits / 8),) uint8
     top: Tensor  # (runs,) bfloat16
@@ -131,10 +130,6 @@ class NormalFloat(Leaf):
             if not found or nbytes < found[0]:
                 found.insert(0, nbytes)
         return found
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
 
     def dense(self) -> Tensor:
         """The weight (out, in) in float32: the level of a code times the scale of its block."""

@@ -5,19 +5,17 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
+from crunchmark.terms.packing import WIDEST, unsigned
 
-WIDEST = 2**16  # inputs a 16-bit column can name
 
-
-class Outliers(Leaf):
+class Outliers(Laid):
     """A few weights of each row, by column: cheaper than a bitmap where less than one in sixteen is there."""
 
     kind: ClassVar[str] = "outliers"
-    simulated: ClassVar[bool] = True
     starts: Tensor  # (out + 1,) int32, where each row begins in columns and values
     columns: Tensor  # (kept,) int16 that holds the bits of an uint16, ascending in each row
     values: Tensor  # (kept,)
@@ -45,16 +43,12 @@ class Outliers(Leaf):
         """Bytes of row starts, columns and values."""
         return 4 * (shape[0] + 1) + kept * (2 + itemsize)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
-
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
         counts = self.starts.diff()  # (out,)
         row = torch.arange(self.out_features, device=counts.device).repeat_interleave(counts)  # (kept,)
         weight = self.values.new_zeros(self.shape, dtype=torch.float32)  # (out, in)
-        weight[row, _column(self.columns)] = self.values.float()
+        weight[row, unsigned(self.columns)] = self.values.float()
         return weight
 
     def pack(self) -> tuple[Packed, Meta]:
@@ -79,7 +73,7 @@ class Outliers(Leaf):
         if int(starts[0]) or int(starts[-1]) != kept or int(counts.min()) < 0:
             raise ValueError(f"packed tensor 'starts' does not rise from 0 to kept={kept}")
         row = torch.arange(out).repeat_interleave(counts.cpu())  # (kept,)
-        column = _column(columns).cpu()  # (kept,)
+        column = unsigned(columns).cpu()  # (kept,)
         if bool((column >= wide).any()) or bool((row * wide + column).diff().lt(1).any()):
             raise ValueError(f"packed tensor 'columns' does not rise within the rows; valid: below {wide}")
         return cls((out, wide), starts, columns, values)
@@ -87,11 +81,6 @@ class Outliers(Leaf):
     def nominal(self) -> float:
         """Nothing: papers name the bits of the codes, which these come on top of."""
         return 0.0
-
-
-def _column(columns: Tensor) -> Tensor:
-    """(kept,) int64 of what is stored in 16 bits."""
-    return columns.long() & (WIDEST - 1)
 
 
 def _check_width(wide: int) -> None:

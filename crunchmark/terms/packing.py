@@ -6,6 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+WIDEST = 2**16  # inputs that 16 bits can name
+
 
 def packed_width(count: int, bits: int) -> int:
     """Bytes of a row of `count` codes of `bits` bits, padded to whole bytes."""
@@ -75,6 +77,11 @@ def _table(bits: int, device: torch.device) -> Tensor:
     codes = torch.arange(256)[:, None] >> torch.arange(0, 8, bits) & (1 << bits) - 1  # (256, 8 / bits)
     word = {1: torch.int64, 2: torch.int32}[bits]
     return codes.to(torch.uint8).view(word).flatten().to(device)
+
+
+def unsigned(stored: Tensor) -> Tensor:
+    """What int16 numbers are that hold the bits of uint16 ones, int64 of the same shape."""
+    return stored.long() & (WIDEST - 1)
 
 
 def pack_mask(mask: Tensor) -> Tensor:

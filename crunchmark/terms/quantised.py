@@ -12,7 +12,7 @@ from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.rounding import value_of
 from crunchmark.terms.base import Meta, Packed, expect
 from crunchmark.terms.dense import own
-from crunchmark.terms.laid import Kernel, Laid
+from crunchmark.terms.laid import Holder, Kernel, Laid
 from crunchmark.terms.packing import pack_bits, packed_width, pad, unpack_bits
 
 LEAST, MOST = 2, 8  # bits
@@ -121,14 +121,14 @@ class Quantised(Laid):
     def run_by(self, kernel: Kernel | None) -> Self:
         """This leaf with another kernel, or without one; codes are kept once."""
         codes = self.pack()[0]["codes"]
-        self.codes = None if kernel is not None and kernel.holds else codes
+        self.codes = None if isinstance(kernel, Holder) else codes
         return super().run_by(kernel)
 
     def unpacked(self) -> Tensor:
         """The codes (out, in) uint8."""
         if self.codes is not None:
             return unpack_bits(self.codes, self.bits, self.shape[1])  # (out, in)
-        assert self.kernel is not None
+        assert isinstance(self.kernel, Holder)
         return self.kernel.codes()  # (out, in)
 
     def zeros(self) -> Tensor:
@@ -138,10 +138,6 @@ class Quantised(Laid):
         if self.zero is not None:
             return unpack_bits(self.zero, self.bits, self.scale.shape[1])  # (out, groups)
         return torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.uint8)  # (out, groups)
-
-    def laid_out(self, dtype: torch.dtype) -> Tensor:
-        """The weight (out, in), rounded once to the dtype."""
-        return self.dense().to(dtype)  # (out, in)
 
     def dense(self) -> Tensor:
         """The weight (out, in) in float32: (codes - zero) * scale."""

@@ -8,27 +8,26 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.rounding import value_of
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, own
+from crunchmark.terms.dense import own
 from crunchmark.terms.kept import Kept, Layout
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, pad, unpack_bits
 from crunchmark.terms.quantised import check_bits, groups_of, setting_of
 
 BITMAP = Layout()
 
 
-class SparseQuantised(Leaf):
+class SparseQuantised(Laid):
     """Codes of 2 to 8 bits for the kept weights alone, in row-major order; the others are exactly zero.
 
     In the layout "groups" a group that is gone has neither scale nor zero.
     """
 
     kind: ClassVar[str] = "sparse_quantised"
-    simulated: ClassVar[bool] = True
     kept: Tensor  # (out, bytes) uint8, as the layout writes it
     codes: Tensor  # (ceil(kept * bits / 8),) uint8, one stream
     scale: Tensor  # (out, groups) float16; groups: (kept groups,)
@@ -117,10 +116,6 @@ class SparseQuantised(Leaf):
     def least(shape: tuple[int, int], room: Room, bits: int, group: int, sym: bool = False) -> int:
         """Bytes where nothing is kept; nominal: none."""
         return 0 if room.nominal is not None else SparseQuantised.size(shape, 0, bits, group, sym)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
 
     def dense(self) -> Tensor:
         """The weight (out, in) in float32: (codes - zero) * scale where it is kept, else 0."""

@@ -6,21 +6,20 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.terms.base import Meta, Packed, expect
-from crunchmark.terms.dense import Leaf, dtype_name, dtype_of, own
+from crunchmark.terms.dense import dtype_name, dtype_of, own
+from crunchmark.terms.laid import Laid
 from crunchmark.terms.packing import pack_bits, packed_width, unpack_bits
 
 DEPTHS = range(8, 1, -1)  # bits, best first
 
 
-class Table(Leaf):
+class Table(Laid):
     """Weight = table[row, code]."""
 
     kind: ClassVar[str] = "table"
-    simulated: ClassVar[bool] = True
     codes: Tensor  # (out, ceil(in * bits / 8)) uint8
     table: Tensor  # (out, 2**bits)
 
@@ -70,10 +69,6 @@ class Table(Leaf):
         if room.nominal is not None:
             return [-(-dense_bytes(shape) * b // 16) for b in DEPTHS[::-1]]
         return [Table.size(shape, b, room.itemsize) + beside for b in DEPTHS[::-1]]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X (..., in) -> (..., out) in x's dtype; the weight is laid out densely for it."""
-        return F.linear(x, self.dense().to(x.dtype))  # (..., out)
 
     def dense(self) -> Tensor:
         """The weight (out, in) in float32."""
