@@ -224,7 +224,7 @@ EDIT_STEPS = {  # share of the weights that one step of a whole-model method tak
     "modegpt": 0.02,  # a rotary pair
 }
 LOW_RANK = {"LowRank", "Shift"}  # leaves of terms whose steps are ranks
-FACTORS = {*LOW_RANK, "Dense", "Segments"}  # leaves of what is solved for from all rows at once
+SOLVED = {*LOW_RANK, "Segments"}  # leaves of what is solved for from all rows at once
 
 
 def leaves(term):
@@ -245,3 +245,7 @@ def coarsest(case, shape):
     """The widest gap between two sizes a layer can have, as a share of it."""
     sizes = case.make().sizes(shape, Room(0, None, STORED))
     return max(b - a for a, b in pairwise(sizes)) / dense_bytes(shape)
+
+
+def kinds(case):
+    return {leaf for t in once(case, 0.4).terms.values() for leaf in leaves(t)}

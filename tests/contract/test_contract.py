@@ -4,7 +4,6 @@ import json
 import math
 import re
 from contextlib import nullcontext
-from itertools import pairwise
 
 import pytest
 import torch
@@ -15,12 +14,12 @@ from contract_cases import (
     EDIT_STEPS,
     EXTRA,
     EXTRA_FAMILIES,
-    FACTORS,
     FAMILIES,
     IN_ROOMS,
     LAYERWISE,
     ROOT,
     SKIPPED,
+    SOLVED,
     STORED,
     VARIANTS,
     WORKING,
@@ -31,7 +30,7 @@ from contract_cases import (
     config,
     dense_model,
     forget,
-    layers,
+    kinds,
     leaves,
     logits,
     once,
@@ -44,14 +43,10 @@ from safetensors import safe_open
 import crunchmark
 from crunchmark import artifact
 from crunchmark.budget import Room, Unreachable, dense_bytes
-from crunchmark.fisher import Fisher
 from crunchmark.interface import Method, Skip
-from crunchmark.linalg import calibrated_error
-from crunchmark.stats import Gram
 from crunchmark.terms import unpack
 
 each = pytest.mark.parametrize("case", WORKING, ids=str)
-each_layerwise = pytest.mark.parametrize("case", LAYERWISE, ids=str)
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
@@ -209,15 +204,10 @@ def test_nominal_out_of_reach_names_what_is_within(case):
         run(case, caught.value.nearest + 0.005, "nominal")
 
 
-def kinds(case):
-    return {leaf for t in once(case, 0.4).terms.values() for leaf in leaves(t)}
-
-
 NOMINAL = [(c, 0.5) for c in WORKING]
 NOMINAL += [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES and "exclude" not in dict(c.knobs)]
 
 
-SOLVED = FACTORS - {"Dense"}
 STEPPED = {*SOLVED, "TensorTrain", "NormalFloat"}  # leaves that no share has exactly
 
 
@@ -254,83 +244,6 @@ def test_the_whole_model_as_scope(case):
     got = run(case, 0.2, scope="model")
     whole = sum(p.numel() for p in dense_model(case).parameters()) * STORED.itemsize
     assert artifact.sizes(got.folder)["model_bytes"] <= int(0.8 * whole)
-
-
-def compressed(case, layer, keep, nominal=False):
-    """The layer's term when it keeps that share of its bytes, or in nominal accounting."""
-    room = Room(int(keep * dense_bytes(layer.shape)), keep if nominal else None, STORED)
-    return case.make().compress(layer, room)
-
-
-@each_layerwise
-def test_error_falls_as_the_room_grows(case):
-    mean = []
-    for budget in budgets(case):
-        errors = [
-            calibrated_error(x.weight, compressed(case, x, 1 - budget).dense(), x[Gram].value)
-            for x in layers(case.family)
-        ]
-        mean.append(sum(errors) / len(errors))
-    assert all(a <= b * (1 + 1e-6) for a, b in pairwise(mean)), mean
-    assert mean[0] < 0.8 * mean[-1]
-
-
-ROWWISE = {"wanda", "rtn", "gptq", "hqq", "wanda_gptq"}  # every row is decided on its own
-
-
-def is_rowwise(case):
-    return case.method in ROWWISE or any("run" in knob for knob, _ in case.knobs)  # N:M ranks inside a row
-
-
-def half(case):
-    """A share at which half is gone."""
-    return 0.125 if rounds_what_is_kept(case) else 0.5
-
-
-def test_rowwise_cases():
-    assert (
-        sum(map(is_rowwise, LAYERWISE)) == 5 * 12 + 3 * 2 + 6 * 2 + 2 * 2
-    )  # defaults, N:M, rtn and gptq variants
-
-
-def rows_of(layer, rows):
-    """A layer of these rows alone: the same inputs, and these rows' squared gradients."""
-    stats = {**layer.stats, Fisher: Fisher(layer[Fisher].mean[rows])}
-    return type(layer)(layer.name, layer.weight[rows].clone(), stats)
-
-
-@pytest.mark.parametrize("case", [c for c in LAYERWISE if is_rowwise(c)], ids=str)
-def test_rows_are_independent(case):
-    """Rows in another order, or some of them alone, come out as they did together."""
-    for layer in layers(case.family):
-        want = compressed(case, layer, half(case), nominal=True).dense()
-        order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
-        for rows in (order, order[: len(order) // 3]):
-            part = rows_of(layer, rows)
-            got = compressed(case, part, half(case), nominal=True).dense()
-            torch.testing.assert_close(got, want[rows], rtol=0, atol=0)
-
-
-ORDERED = {"compactifai", "spqr", "lq_lora"}  # where a row is counts: neighbours share a tensor, or scales
-FREE = [c for c in LAYERWISE if not is_rowwise(c) and c.method not in ORDERED]
-
-
-@pytest.mark.parametrize("case", FREE, ids=str)
-def test_rows_are_exchangeable(case):
-    """Rows compete, but none is favoured: another order gives the same weight in that order."""
-    alone = []
-    for layer in layers(case.family):
-        want = compressed(case, layer, half(case), nominal=True).dense()
-        order = torch.randperm(len(want), generator=torch.Generator().manual_seed(3))
-        part = rows_of(layer, order)
-        got = compressed(case, part, half(case), nominal=True).dense()
-        if kinds(case) & SOLVED:  # another order of sums, then 16-bit rounding
-            assert float((got - want[order]).norm() / want.norm()) < 0.01
-        else:
-            torch.testing.assert_close(got, want[order], rtol=0, atol=0)
-        some = rows_of(layer, torch.arange(7))
-        alone.append(torch.equal(compressed(case, some, half(case), nominal=True).dense(), want[:7]))
-    assert not all(alone)
 
 
 def test_layerwise_methods_are_methods():

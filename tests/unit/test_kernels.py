@@ -1,47 +1,19 @@
 """Kernels multiply what the term stands for, hold no second form, and are chosen where they can run."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
-from cells import maker
+from kernel_cases import BF16, CPU, OUT, WIDE, far, needs_cuda, needs_int4, needs_int8, others, rounded
 from term_cases import normal, quantised
 from torch import nn
 
-from crunchmark import artifact, kernels
+from crunchmark import kernels
 from crunchmark.budget import Room
 from crunchmark.efficiency import resident_bytes, work_of
-from crunchmark.execution import equip, executed_by, seen, told
+from crunchmark.execution import equip, seen, told
 from crunchmark.kernels import Int4, Int8, TwoOfFour, kernel_of
-from crunchmark.terms import NM, Codebook, Dense, LowRank, Quantised, Shift, Sparse, Sum, laid
-from crunchmark.view import View
-from methods.rtn import RTN
-from tasks.efficiency import Efficiency
-
-CPU, BF16 = torch.device("cpu"), torch.bfloat16
-OUT, WIDE = 112, 256  # three blocks of rows and half a one, for every processor's operator
-needs_int8 = pytest.mark.skipif(not kernels._works(Int8), reason="torch has no int8 operator for this CPU")
-needs_int4 = pytest.mark.skipif(not kernels._works(Int4), reason="torch has no int4 operator for this CPU")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-
-
-def rounded(bits, group, sym=False, out=OUT, wide=WIDE):
-    return quantised(normal(0, out, wide), bits, group, sym)[0]
-
-
-def others():
-    w = normal(0, OUT, WIDE)
-    codes = torch.arange(OUT * WIDE // 2).remainder(256).view(OUT, -1).byte()
-    return {
-        "3 bit": rounded(3, 64),
-        "4 bit, groups of 24": rounded(4, 24),
-        "sparse": Sparse.of(w, w.abs() > 0.7, BF16),
-        "nm": NM.largest(w, w.abs(), 2, 4, BF16),
-        "codebook": Codebook.of(codes, normal(1, 256, 2), None, BF16),
-        "lifted": Codebook.of(codes, normal(1, 256, 3), normal(2, 3, 2), BF16),
-    }
-
+from crunchmark.terms import NM, Quantised, laid
 
 KERNELLED = [
     *(pytest.param(8, -1, sym, "int8 kernel", marks=needs_int8) for sym in (False, True)),
@@ -54,10 +26,6 @@ KERNELLED = [
 ]
 
 BOTH = [pytest.param(8, -1, marks=needs_int8), pytest.param(4, 64, marks=needs_int4)]
-
-
-def far(got, want):
-    return float((got.float() - want).norm() / want.norm())
 
 
 @pytest.mark.parametrize(("bits", "group", "sym", "label"), KERNELLED)
@@ -156,28 +124,6 @@ def test_many_rows_and_gradients_do_not_take_the_kernel(monkeypatch):
     assert torch.isfinite(learnt.grad).all()
 
 
-NO = {
-    "float32": (rounded(8, -1), torch.float32),
-    "float16": (rounded(8, -1), torch.float16),
-    "8 bit in groups": (rounded(8, 64), BF16),
-    "7 bit": (rounded(7, -1), BF16),
-    "odd rows": (rounded(4, 32, out=24), BF16),
-    "a shorter last group": (rounded(4, 32, wide=80), BF16),
-    "groups of 16": (rounded(4, 16), BF16),
-    "8 bit, inputs that fill no register": (rounded(8, -1, wide=40), BF16),  # the operator reads past the end
-    "8 bit, rows that fill no block": (rounded(8, -1, out=10), BF16),
-}
-
-
-@pytest.mark.parametrize(("term", "dtype"), NO.values(), ids=NO)
-def test_what_no_kernel_runs_is_recorded_as_unpacked(term, dtype):
-    assert kernel_of(term.pack()[1], CPU, dtype) is None
-    equip(term, CPU, dtype)
-    assert seen(term) == told(term.pack()[1], CPU, dtype) == ["unpacked per call"]
-    x = normal(3, 3, term.shape[1]).to(dtype)
-    assert far(term(x), x.float() @ term.dense().T) < 5e-3
-
-
 def test_a_torch_without_the_operators_or_with_wrong_ones_has_no_kernel(monkeypatch):
     meta = rounded(8, -1).pack()[1]
 
@@ -189,26 +135,6 @@ def test_a_torch_without_the_operators_or_with_wrong_ones_has_no_kernel(monkeypa
         monkeypatch.setattr(Int8, "multiply", multiply)
         assert told(meta, CPU, BF16) == ["unpacked per call"]
     kernels._works.cache_clear()
-
-
-@needs_int4
-@needs_int8
-def test_joins_run_each_part_and_layers_are_counted():
-    w = normal(0, OUT, WIDE)
-    low = LowRank.of(normal(1, OUT, 4), normal(2, 4, WIDE), BF16)
-    mended = Sum([rounded(4, 32), low, Shift.of(torch.ones(OUT), WIDE, BF16)])
-    dense = mended.dense()
-    terms = [mended, rounded(8, -1), rounded(8, -1), rounded(3, 64), Dense(w, BF16), low]
-    want = [["int4 kernel", "factors"], *[["int8 kernel"]] * 2, ["unpacked per call"], ["dense"], ["factors"]]
-    assert [told(t.pack()[1], CPU, BF16) for t in terms] == want
-    equip(nn.ModuleList(terms), CPU, BF16)
-    assert [seen(t) for t in terms] == want
-    said = "int8 kernel: 2; int4 kernel + factors: 1; unpacked per call: 1; dense: 1; factors: 1"
-    assert executed_by(want) == said
-    assert executed_by(want[1:3]) == "int8 kernel"
-    assert executed_by([]) == executed_by([seen(nn.Linear(2, 2))]) == "dense"
-    x = normal(3, 2, WIDE).bfloat16()
-    assert far(mended(x), x.float() @ dense.T + 1) < 1e-2  # three sums rounded to bfloat16
 
 
 @needs_int4
@@ -228,48 +154,6 @@ def test_flops_of_a_kernel_are_those_of_its_product():
     for term in (rounded(8, -1), rounded(4, 32)):
         equip(term, CPU, BF16)
         assert work_of(lambda term=term: term(normal(3, 3, WIDE).bfloat16())).flops >= 2 * 3 * OUT * WIDE
-
-
-@pytest.mark.slow
-@needs_int8
-@needs_int4
-@pytest.mark.parametrize(
-    ("budget", "compute", "label", "marked"),
-    [
-        (0.45, "bfloat16", "int8 kernel", False),
-        (0.7, "bfloat16", "int4 kernel: 12; unpacked per call: 2", True),  # down: rows of 48
-        (0.7, "float32", "unpacked per call", True),
-    ],
-)
-def test_rows_say_what_ran(budget, compute, label, marked, spec, runner, tmp_path, monkeypatch):
-    monkeypatch.setattr("crunchmark.efficiency.SIDE", {"cpu": 32})
-    speed = Efficiency(batches=[1], lengths=[8], new=2, repeats=2, warmup=0)
-    cell = maker(replace(spec, compute=compute), tmp_path)(RTN(), budget, tasks={"efficiency": speed})
-    found = runner.run(cell)
-    assert {(r["executed_by"], r["simulated"]) for r in found} == {(label, marked)}
-    parent = runner.store.cell_rows(cell.study, cell.dense().key)
-    assert {(r["executed_by"], r["simulated"]) for r in parent} == {("dense", False)}
-    about = runner.store.get_task(cell.study, cell.key, "efficiency")["about"]
-    assert about["executed_by"] == label  # seen in the model that was timed
-    resident, dense = (
-        next(r["value"] for r in rs if r["metric"] == "resident_bytes") for rs in (found, parent)
-    )
-    assert resident < dense  # though rows of 32 have 16 inputs more
-
-
-@needs_int4
-def test_a_loaded_model_answers_as_its_dense_weights(tmp_path, spec, runner):
-    cell = maker(replace(spec, compute="bfloat16"), tmp_path)(RTN(), 0.7)
-    with runner._artifact(cell) as folder:
-        packed, plain = (artifact.load(folder, packed=p, dtype=BF16) for p in (True, False))
-        exact = artifact.load(folder, packed=False)
-    found = {site.role: seen(site.module) for site in View(packed).all_sites()}
-    assert found.pop("down") == ["unpacked per call"]  # rows of 48
-    assert set(map(tuple, found.values())) == {("int4 kernel",)}
-    ids = torch.randint(3, 2048, (1, 8), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        got, rough, want = (m(ids).logits.float() for m in (packed, plain, exact))
-    assert far(got, want) < 2 * far(rough, want) + 1e-3  # no worse than bfloat16 itself is
 
 
 @needs_cuda
