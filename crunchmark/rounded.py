@@ -32,7 +32,15 @@ class Grid:
     sym: bool = False
 
     @classmethod
-    def fits(cls, shape: tuple[int, int], room: Room, what: str, group: int | None, sym: bool) -> Self:
+    def fits(
+        cls,
+        shape: tuple[int, int],
+        room: Room,
+        what: str,
+        group: int | None,
+        sym: bool,
+        bits: int | None = None,
+    ) -> Self:
         """Dense where the room allows it, else as `Quantised.fits` says.
 
         Raises:
@@ -41,7 +49,7 @@ class Grid:
         """
         if room.whole(shape):
             return cls(room)
-        return cls(room, *Quantised.fits(shape, room, what, group, sym), sym)
+        return cls(room, *Quantised.fits(shape, room, what, group, sym, bits), sym)
 
     def value(self, w: Tensor) -> Tensor:
         """The weight (out, in) as it will be, float32."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crunchmark.checks import flag
+from crunchmark.checks import flag, one_of
 
 _HALF = torch.finfo(torch.float16)
 _TINIEST = 2.0**-24  # the smallest float16 above zero
@@ -134,15 +134,17 @@ def stored_scale(scale: Tensor) -> Tensor:
     return scale.clamp(_TINIEST, _HALF.max).half()
 
 
-def check_grid(group: int | None, sym: bool) -> None:
+def check_grid(group: int | None, sym: bool, bits: int | None = None) -> None:
     """Check the knobs of a grid.
 
     Raises:
-        ValueError: group is neither null, -1 nor a positive number, or sym is no switch.
+        ValueError: group is neither null, -1 nor a positive number, sym is no switch, or bits is neither null
+            nor 2 to 8.
     """
     if group not in (None, -1) and (not isinstance(group, int) or group < 1):
         raise ValueError(f"method.group={group!r} is out of range; valid: null, -1 (whole row) or >= 1")
     flag("method.sym", sym)
+    one_of("method.bits", bits, (None, *range(2, 9)))
 
 
 def span(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -52,14 +52,16 @@ class Rounder(Method):
 
     group: inputs that share a scale, -1 for the whole row, null for the finest that fits.
     sym: symmetric grid, no stored zero.
+    bits: of every weight, 2 to 8, null for the most that fit.
     """
 
     group: int | None = None
     sym: bool = False
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        check_grid(self.group, self.sym)
+        check_grid(self.group, self.sym, self.bits)
 
     @property
     def preserves(self) -> frozenset[str]:
@@ -67,12 +69,12 @@ class Rounder(Method):
         return frozenset({ZEROS})
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int] | None:
-        """Of every number of bits, with the groups that there are."""
-        return Quantised.sizes(shape, room, self.group, self.sym)
+        """Of every number of bits that may be, with the groups that there are."""
+        return Quantised.sizes(shape, room, self.group, self.sym, self.bits)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """Round to the most bits that fit."""
-        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym)
+        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, self.sym, self.bits)
         return self.rounded(layer, bits, group)
 
     @abstractmethod
@@ -103,3 +105,5 @@ def check_stages(first: object, then: object, valid: Mapping[str, str]) -> None:
     if lost := first.makes - preserves:
         told = f"does not preserve the {' and '.join(sorted(lost))} that method.first={first!r} makes"
         raise ValueError(f"method.then={then!r} {told}; valid: {valid['then']}")
+    if isinstance(then, Rounder) and then.bits is not None:
+        raise ValueError(f"method.then.bits={then.bits}: of a pipeline they are method.bits; valid: null")

@@ -44,31 +44,33 @@ class AWQ(ModelMethod):
     sym: symmetric grid, no stored zero.
     ratios: exponents tried of the mean magnitude of an input: 0, 1 / ratios, ... below 1.
     clip: clamp the weights of each group to the bound with the least error, except in queries and keys.
+    bits: of every weight, 2 to 8, null for the most that fit.
     """
 
     group: int | None = None
     sym: bool = False
     ratios: int = 20
     clip: bool = True
+    bits: int | None = None
 
     covers = ("compensate",)
     rooms = True
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        check_grid(self.group, self.sym)
+        check_grid(self.group, self.sym, self.bits)
         whole("method.ratios", self.ratios)
         flag("method.clip", self.clip)
 
     @property
     def likeness(self) -> Rounded:
         """The same grids without scales."""
-        return Rounded(self.group, self.sym)
+        return Rounded(self.group, self.sym, self.bits)
 
     @torch.no_grad()
     def compress(self, view: View, plan: Plan, calib: Calibration) -> dict[str, Term]:
         """Block by block: scales, then bounds, then rounding."""
-        rooms, how = plan.rooms, (self.group, self.sym)
+        rooms, how = plan.rooms, (self.group, self.sym, self.bits)
         grids = {s.name: Grid.fits(s.shape, rooms[s.name], s.name, *how) for s in view.all_sites()}
         terms: dict[str, Term] = {}
         stream, dense = calib.stream(view), calib.inputs == "dense"

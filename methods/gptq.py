@@ -10,8 +10,9 @@ class GPTQ(Rounder):
     """Optimal-brain-surgeon sweep of rounding; grids are fitted on the original weight, per group.
 
     group: inputs that share a scale, -1 for the whole row, null for the finest that fits.
-    sym: symmetric grid. act_order: columns by falling Hessian diagonal.
-    damp: share of the mean Hessian diagonal added to it. block: columns per lazily updated block.
+    sym: symmetric grid. bits: of every weight, 2 to 8, null for the most that fit.
+    act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.
+    block: columns per lazily updated block.
     """
 
     act_order: bool = False

@@ -33,6 +33,7 @@ class HQQ(Method):
         first; it grows by `kappa` every iteration. Errors below beta^(-1 / (2 - p)), 0.17 as it comes, are
         split to nothing: for weights of language models each iterate is the least-squares zero of the last.
     judge: norm of the error by which the best of all iterates is chosen, group by group.
+    bits: of every weight, 2 to 8, null for the most that fit.
     """
 
     group: int | None = None
@@ -41,10 +42,11 @@ class HQQ(Method):
     kappa: float = 1.01
     iterations: int = 20
     judge: float = 2.0
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
-        check_grid(self.group, False)
+        check_grid(self.group, False, self.bits)
         fraction("method.p", self.p, one=True)
         positive("method.beta", self.beta)
         number("method.kappa", self.kappa, 1.0)
@@ -52,12 +54,12 @@ class HQQ(Method):
         positive("method.judge", self.judge)
 
     def sizes(self, shape: tuple[int, int], room: Room) -> Sequence[int]:
-        """Of every number of bits, with the groups that there are."""
-        return Quantised.sizes(shape, room, self.group, real=True)
+        """Of every number of bits that may be, with the groups that there are."""
+        return Quantised.sizes(shape, room, self.group, bits=self.bits, real=True)
 
     def compress(self, layer: Layer, room: Room) -> Term:
         """The best of all iterates per group, plain rounding with its whole zero among them."""
-        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, real=True)
+        bits, group = Quantised.fits(layer.shape, room, layer.name, self.group, bits=self.bits, real=True)
         scale, zero = grids(layer.weight, bits, group, sym=False)  # (out, groups)
         parts, zero = layer.weight.unflatten(1, (scale.shape[1], -1)), zero.half()  # (out, groups, g)
         least = self.error(parts, scale, zero, bits)  # (out, groups)

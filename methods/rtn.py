@@ -11,4 +11,5 @@ class RTN(Rounded):
 
     group: inputs that share a scale, -1 for the whole row, null for the finest that fits.
     sym: symmetric grid, no stored zero.
+    bits: of every weight, 2 to 8, null for the most that fit.
     """

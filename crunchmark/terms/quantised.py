@@ -1,7 +1,7 @@
 """Affine integers in groups along the inputs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import ClassVar, Self
 
@@ -89,7 +89,7 @@ class Quantised(Laid):
             ValueError: bits is out of range, or group does not divide in.
             Unreachable: no setting fits.
         """
-        depths = range(MOST, LEAST - 1, -1) if bits is None else [bits]
+        depths = _depths(bits)
         groups = groups_for(shape[1], group)
         check_bits(depths[0], groups[0])
         check_group(shape[1], groups[0], what)
@@ -104,16 +104,21 @@ class Quantised(Laid):
 
     @staticmethod
     def sizes(
-        shape: tuple[int, int], room: Room, group: int | None = None, sym: bool = False, real: bool = False
+        shape: tuple[int, int],
+        room: Room,
+        group: int | None = None,
+        sym: bool = False,
+        bits: int | None = None,
+        real: bool = False,
     ) -> list[int]:
         """Bytes of every setting that `fits` can choose, ascending; nominal: bits / 16 of the dense bytes."""
-        depths = range(MOST, LEAST - 1, -1)
+        depths = _depths(bits)
         if room.nominal is not None:
-            return sorted(-(-dense_bytes(shape) * bits // 16) for bits in depths)
+            return sorted(-(-dense_bytes(shape) * b // 16) for b in depths)
         groups = groups_for(shape[1], group)
         found: list[int] = []
-        for bits, g in product(depths, groups):  # what is preferred comes first
-            size = Quantised.size(shape, bits, g, sym, real)
+        for b, g in product(depths, groups):  # what is preferred comes first
+            size = Quantised.size(shape, b, g, sym, real)
             if not found or size < found[-1]:
                 found.append(size)
         return found[::-1]
@@ -193,6 +198,10 @@ def setting_of(bits: int, group: int) -> str:
 def groups_of(width: int, group: int) -> int:
     """How many groups a row has."""
     return 1 if group == -1 else -(-width // group)
+
+
+def _depths(bits: int | None) -> Sequence[int]:
+    return range(MOST, LEAST - 1, -1) if bits is None else [bits]  # the preferred first
 
 
 def _usual(groups: list[int]) -> int:

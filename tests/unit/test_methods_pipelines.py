@@ -148,7 +148,7 @@ def test_needs_are_those_of_both():
 def test_what_is_inside_is_part_of_the_identity():
     one, other = Pipeline(Wanda(), GPTQ()), Pipeline(Wanda(), GPTQ(damp=0.1))
     assert one != other
-    assert "GPTQ(group=None, sym=False, act_order=False, damp=0.1" in repr(other)
+    assert "GPTQ(group=None, sym=False, bits=None, act_order=False, damp=0.1" in repr(other)
     sources = {source_of(Pipeline(f, t)) for f, t in product([Wanda(), Magnitude()], [RTN(), GPTQ()])}
     assert len(sources) == 4
 
@@ -158,7 +158,7 @@ def test_what_is_inside_is_part_of_the_identity():
     [
         (
             {"first": RTN()},
-            "method.first=RTN(group=None, sym=False) prunes no single weights; valid: ",
+            "method.first=RTN(group=None, sym=False, bits=None) prunes no single weights; valid: ",
         ),
         ({"first": None}, "method.first=None prunes no single weights; valid: magnitude, wanda, sparsegpt"),
         ({"then": Wanda()}, "method.then=Wanda(run=0) does not preserve the zeros"),
@@ -211,6 +211,11 @@ def test_the_names_in_messages_are_all_there_are():
     for field, kind in (("first", Pruner), ("then", Rounder)):
         names = {name for name, found in kinds.items() if issubclass(found, kind)}
         assert names == set(pipeline.VALID[field].split(", "))
+
+
+def test_bits_are_the_pipelines():
+    with pytest.raises(ValueError, match=r"method.then.bits=3: of a pipeline they are method.bits"):
+        Pipeline(Wanda(), RTN(bits=3))
 
 
 def test_targets_inside_are_checked_and_made():
