@@ -115,7 +115,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
             "linestyle": "none",
         }
         axis.plot(own["x"], own["value"], label="dense", **star, markeredgewidth=0.7, zorder=5)
-    _scale(axis, higher, group, limit)
+    fitted(axis, higher, group, limit)
 
 
 def levels(axis: Axes, dense: float, chance: float, higher: bool, judged: bool = True) -> None:
@@ -147,7 +147,7 @@ def _frontier(axis: Axes, points: pd.DataFrame, higher: bool) -> None:
     )
 
 
-def _scale(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
+def fitted(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
     """Shares from zero to one; perplexities logarithmic and turned over, so that up is better."""
     axis.use_sticky_edges = False
     axis.margins(x=0.06, y=0.08)

@@ -71,6 +71,11 @@ def middle(costs: list[Cost]) -> Cost:
     )
 
 
+def total(costs: list[Cost]) -> Cost:
+    """One after the other."""
+    return Cost(sum(c.seconds for c in costs), sum(c.cpu for c in costs), max(c.rise for c in costs))
+
+
 def _resident() -> int:
     """Resident bytes now; 0 where the system does not say."""
     try:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.common import Cost, llama, middle, options, record, tokens
+from benchmarks.common import Cost, llama, middle, options, record, tokens, total
 from benchmarks.compress import Job, once, ours, theirs, warm
 from crunchmark.interface import Method, ModelMethod
 from crunchmark.projected import Projected
@@ -77,11 +77,6 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
         found[EXACT] = row("asvd", chosen["asvd"], exact=True)
     every = [job(name, method, budget) for name, method in chosen.items() for budget in BUDGETS]
     return {**found, TOGETHER: {"shared": lambda: us(every)}}
-
-
-def total(costs: list[Cost]) -> Cost:
-    """One after the other."""
-    return Cost(sum(c.seconds for c in costs), sum(c.cpu for c in costs), max(c.rise for c in costs))
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:

@@ -1,0 +1,166 @@
+"""Pruning, low rank and quantisation on one axis: score over bytes, the best of each kind in bold.
+
+python -m analysis.kinds STUDY [--task ...] [--x bytes|nominal] [--format png,pdf,svg] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import collect, command, outfile, pareto, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KINDS = {  # what a method gives up; the bits of a pruner that also rounds make it one of the third
+    "single weights": "magnitude wanda sparsegpt",
+    "bits": "rtn gptq awq hqq spqr squeezellm vq lr2vq",
+    "bits and weights": "gqsa wanda_gptq sparsegpt_rtn",
+    "bits, and low rank": "lq_lora int2_1",
+    "rank": "svd asvd svd_llm afm lord welore lrt compactifai dsformer",
+    "heads, channels, blocks": "slicegpt shortgpt wanda_sp flap modegpt",
+}
+OTHER = "other"
+COLOURS = dict(
+    zip(
+        [*KINDS, OTHER],
+        ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#882255", "#7F7F7F"),
+        strict=True,
+    )
+)
+ROUNDS = re.compile(r"\bbits=\d")
+WIDE, HIGH = 4.4, 3.5  # inches of a panel
+
+
+def kind_of(method: str, label: str) -> str:
+    """What the method gives up, by its name and knobs."""
+    found = next((kind for kind, names in KINDS.items() if method in names.split()), OTHER)
+    return "bits and weights" if found == "single weights" and ROUNDS.search(label) else found
+
+
+def sorted_out(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """Headline points with size `x`, its `unit`, and `kind`.
+
+    Raises:
+        AnalysisError: nothing but the dense model was measured.
+    """
+    points, unit = pareto.with_x(pareto.chosen_points(data, tasks), x)
+    methods = data.drop_duplicates("label").set_index("label")["method"]
+    kinds = [kind_of(methods[label], label) for label in points["label"]]
+    points = points.assign(unit=unit, kind=kinds).dropna(subset=["x", "value"])
+    if (points["state"] == "dense").all():
+        raise collect.AnalysisError("study: no compressed model to draw")
+    return points
+
+
+def draw(points: pd.DataFrame) -> Figure:
+    """One model: a panel per task, thin lines for methods, a broad one for the best of each kind."""
+    from matplotlib.figure import Figure as NewFigure
+
+    tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
+    small = points[points["state"] != "dense"]
+    labels = {kind: list(dict.fromkeys(group["label"])) for kind, group in small.groupby("kind")}
+    labels = {kind: labels[kind] for kind in COLOURS if kind in labels}
+    entries = max(map(len, labels.values()))
+    columns = min(2, len(tasks))
+    lines = -(-len(tasks) // columns)
+    width = max(WIDE * columns, 1.55 * len(labels)) + 0.3
+    foot = 0.75 + 0.17 * (entries + 1)
+    height = 0.3 + (HIGH + 0.35) * lines + foot
+    figure = NewFigure(figsize=(width, height))
+    figure.subplots_adjust(0.68 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, 0.2, 0.2)
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for spare in grid[len(tasks) :]:
+        spare.set_axis_off()
+    for axis, (task, metric) in zip(grid, tasks, strict=False):
+        group = points[(points["task"] == task) & (points["metric"] == metric)]
+        _panel(axis, group, labels)
+        axis.set_title(style.short_task(task))
+        axis.set_ylabel(
+            metric.replace("_", " ") + (" (log, inverted)" if style.is_perplexity(task, metric) else "")
+        )
+    figure.text(
+        0.5, (foot - 0.42) / height, str(points["unit"].iloc[0]), ha="center", va="center", fontsize=9
+    )
+    _legend(figure, labels, (foot - 0.6) / height)
+    return figure
+
+
+def _panel(axis: Axes, group: pd.DataFrame, labels: dict[str, list[str]]) -> None:
+    """Methods by kind in front of the best of each kind."""
+    higher = bool(group["higher_is_better"].iloc[0])
+    dense = float(group["dense"].dropna().mean())
+    small = group[group["state"] != "dense"]
+    limit = dense * pareto.CAP if not higher and dense > 0 else np.inf
+    small = small.assign(value=small["value"].clip(upper=limit))
+    pareto.levels(axis, dense, group["chance"].max(), higher, bool((small["state"] != "measured").any()))
+    for kind, names in labels.items():
+        own = small[small["kind"] == kind]
+        best = pareto.frontier(own, higher)
+        axis.step(best["x"], best["value"], where="post", color=COLOURS[kind], lw=6, alpha=0.22, zorder=2)
+        for i, label in enumerate(names):
+            line = own[own["label"] == label].sort_values("x")
+            axis.plot(line["x"], line["value"], **_look(kind, i), zorder=3)
+    axis.plot([group["x"].max()], [dense], "*", ms=12, color="black", mec="white", mew=0.7, zorder=5)
+    pareto.fitted(axis, higher, small, limit)
+
+
+def _look(kind: str, i: int) -> dict[str, Any]:
+    look = {
+        "color": COLOURS[kind],
+        "marker": style.MARKERS[i],
+        "linestyle": style.LINES[i % len(style.LINES)],
+    }
+    return look | {"lw": 1.1, "ms": 4.2, "mec": "white", "mew": 0.4}
+
+
+def _legend(figure: Figure, labels: dict[str, list[str]], top: float) -> None:
+    """A column per kind, its name above."""
+    from matplotlib.lines import Line2D
+
+    for at, (kind, names) in enumerate(labels.items()):
+        marks = [Line2D([], [], **_look(kind, i)) for i in range(len(names))]
+        made = figure.legend(
+            marks, names, title=kind, loc="upper left", bbox_to_anchor=((at + 0.08) / len(labels), top),
+            handlelength=2.6, labelspacing=0.25, borderaxespad=0, borderpad=0, alignment="left",
+        )  # fmt: skip
+        made.get_title().set(color=COLOURS[kind], fontweight="bold", fontsize=8)
+
+
+def write(points: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """A figure for every model, and the numbers behind it."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, several = [folder / "kinds.csv"], points["model"].nunique() > 1
+    told = points[
+        ["model", "kind", "label", "budget", "task", "metric", "x", "unit", "value", "half", "state"]
+    ]
+    with outfile.whole(paths[0]) as temp:
+        told.to_csv(temp, index=False)
+    with matplotlib.rc_context(style.RC):
+        for model, group in points.groupby("model", sort=False):
+            seen = group[~collect.at_chance(group)]
+            if (seen["state"] == "dense").all():
+                continue  # dense itself has no skill there
+            tail = f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', str(model))}" if several else ""
+            paths += pareto.save(draw(seen), folder / f"kinds{tail}", formats)
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and draw the figure."""
+    data, folder, formats, x, tasks = pareto.asked("Kinds of compression on one axis", argv, "png")
+    return write(sorted_out(data, x, tasks), folder, formats)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

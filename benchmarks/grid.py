@@ -1,0 +1,111 @@
+"""Six methods as one study and as six runs: what one Gram and one gradient pass per layer save.
+
+python -m benchmarks.grid        1 where the goal is missed
+wanda, sparsegpt, gptq, spqr and rtn with eora need the Gram of a layer's inputs or its diagonal, squeezellm
+its squared gradients. `shared` are the six cells of one study, the others the same cells with nothing shared.
+`dense` inputs are those of the dense model, the same for all; `papers` are as each method's yaml says:
+compressed inputs differ by method and can not be shared. Goal, in processor seconds: shared / sum with
+dense inputs at most 0.5.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.common import Cost, cost, llama, middle, options, record, tokens, total
+from crunchmark.allocation import Uniform, equal_shares
+from crunchmark.calib import Calibration
+from crunchmark.compress import allocate, compress
+from crunchmark.maker import Nothing
+from crunchmark.shared import Shared
+from crunchmark.view import View
+from methods.compensate.eora import EoRA
+
+CONF = Path(__file__).resolve().parents[1] / "conf/method"
+CELLS = {"wanda": 0.3, "sparsegpt": 0.3, "gptq": 0.7, "spqr": 0.7, "squeezellm": 0.7, "rtn": 0.7}
+REPAIRED = "rtn"
+GOAL = 0.5
+SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 128, "length": 512}
+
+
+def cell(name: str, parent: Any, ids: Tensor, dense: bool, shared: Shared) -> Cost:
+    """The cost of one cell, in bytes; copying the parent is not counted."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    inputs = "dense" if dense else OmegaConf.select(config, "calib.inputs", default="dense")
+    repairer = EoRA() if name == REPAIRED else Nothing()
+    model, method = deepcopy(parent), instantiate(config.method)
+
+    def work() -> None:
+        view, calib = View(model), Calibration(ids, inputs)
+        plan = equal_shares(view, CELLS[name], "bytes", "blocks", torch.bfloat16)
+        plan = allocate(Uniform(), method, view, plan, calib, "random", shared, repairer)
+        compress(method, view, plan, calib, "random", shared, repairer)
+
+    return cost(work)
+
+
+def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
+    """What is measured, by row and column."""
+    parent, ids = llama(args.hidden, args.layers, args.heads, args.inner), tokens(args.n, args.length)
+
+    def together(dense: bool) -> Cost:
+        shared = Shared()
+        return total([cell(name, parent, ids, dense, shared) for name in CELLS])
+
+    def alone(dense: bool, *names: str) -> Cost:
+        return total([cell(name, parent, ids, dense, Shared()) for name in names])
+
+    found: dict[str, dict[str, Callable[[], Cost]]] = {}
+    for row, dense in (("dense", True), ("papers", False)):
+        if not re.search(args.only, row):
+            continue
+        found[row] = {name: lambda d=dense, n=name: alone(d, n) for name in CELLS}
+        found[row]["shared"] = lambda d=dense: together(d)
+    return found
+
+
+def main() -> int:
+    """The command line; 1 if the goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    args, console = options(parser, SHAPE), Console(width=150)
+    torch.set_num_threads(args.threads)
+    todo = work(args)
+    costs: dict[str, dict[str, list[Cost]]] = {row: {column: [] for column in todo[row]} for row in todo}
+    for _ in range(args.repeats):
+        for row, columns in todo.items():
+            for column, run in columns.items():
+                costs[row][column].append(run())
+    found = {row: {column: middle(c) for column, c in columns.items()} for row, columns in costs.items()}
+    ratios = {
+        row: columns["shared"].cpu / sum(columns[n].cpu for n in CELLS) for row, columns in found.items()
+    }
+    made = Table("inputs", *(f"{name} s" for name in CELLS), "sum s", "shared s", "shared / sum")
+    for row, columns in found.items():
+        seconds = [columns[name].cpu for name in CELLS]
+        numbers = [*seconds, sum(seconds), columns["shared"].cpu, ratios[row]]
+        made.add_row(row, *(f"{number:.2f}" for number in numbers))
+    console.print(made)
+    if args.json:
+        record(args, SHAPE, found)
+    if "dense" not in ratios:
+        return 0
+    console.print(f"dense inputs, shared / sum {ratios['dense']:.2f}; goal <= {GOAL}")
+    return 0 if ratios["dense"] <= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
