@@ -11,6 +11,7 @@ from analysis.style import known
 
 _KINDS = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
 STAGES = ("allocate", "compensate")  # what a config tells only where it does anything
+CALIBRATION = "calib."  # cells that look at no data have none
 _SETTING = ["model", "label", "budget", "calib_seed"]
 
 
@@ -68,7 +69,8 @@ def _differences(data: pd.DataFrame) -> list[str]:
 
 def _shown(keys: dict[tuple[str, str], list[str]], model: str, label: str, flat: dict[str, str]) -> list[str]:
     """What differs and concerns the cell: a stage that does nothing, or knobs of another one, do not."""
-    return [key for key in keys.get((model, label), []) if key in flat or not key.startswith(STAGES)]
+    optional = (*STAGES, CALIBRATION)
+    return [key for key in keys.get((model, label), []) if key in flat or not key.startswith(optional)]
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:
@@ -80,8 +82,8 @@ def _differing(configs: list[dict[str, str]]) -> list[str]:
 
 
 def _knob(name: str) -> bool:
-    """Whether it is a knob of one allocator or one repair, that others lack: allocate.owl.lam."""
-    return name.startswith(STAGES) and name.count(".") > 1
+    """Whether others lack it: of one allocator or repair (allocate.owl.lam), or of a calibration."""
+    return name.startswith(CALIBRATION) or (name.startswith(STAGES) and name.count(".") > 1)
 
 
 def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -81,6 +81,18 @@ def test_stages_beside_the_method_are_named():
     assert found == {"dense", "svd", "svd compensate=eora share=0.1", "svd compensate=eora share=0.2"}
 
 
+def test_a_cell_that_looks_at_no_data_is_not_labelled_by_what_others_saw():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
+    for row in rows:
+        row["config"] = {"method": {"sweep": 0}}
+    seen = {"method": {"sweep": 1}, "calib": {"n": 8, "field": "text"}}
+    assert set(collect.frame(twins(rows, config=seen))["label"]) == {"dense", "svd sweep=0", "svd sweep=1"}
+    more = {"method": {"sweep": 1}, "calib": {"n": 16, "field": "text"}}
+    other = [{**row, "cell": "third"} for row in twins(rows, config=more) if row["cell"] == "twin"]
+    found = set(collect.frame(twins(rows, config=seen) + other)["label"])
+    assert found == {"dense", "svd sweep=0", "svd sweep=1 n=8", "svd sweep=1 n=16"}
+
+
 def test_of_two_cells_with_the_same_settings_the_newest_is_shown():
     rows = synthetic_study.rows(methods=("svd",), budgets=(0.3,), tasks=("nano_factoid",))
     for row in rows:

@@ -54,6 +54,7 @@ def test_what_is_no_such_study_is_refused(store):
         of_study("other", store)
 
 
+@pytest.mark.slow
 def test_experiments_that_did_not_run_are_listed_too(store, capsys):
     found = everything(store)
     files = list(EXPERIMENTS.glob("*.yaml"))

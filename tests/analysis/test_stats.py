@@ -74,6 +74,7 @@ def test_holm_on_a_worked_example():
     assert math.isnan(stats.holm([np.nan])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 2, 7, 200])
 def test_holm_is_that_of_statsmodels(m):
     raw = np.random.default_rng(m).random(m).round(2) ** 3  # with ties, and small ones

@@ -124,6 +124,9 @@ SKIPPED = {
 }
 WORKING = [c for c in BASE + EXTRA if c.method != "dense" and (c.method, c.family) not in SKIPPED]
 LAYERWISE = [c for c in WORKING if isinstance(c.make(), Method)]
+FEW = [
+    c for c in WORKING if c.family in EXTRA_FAMILIES
+]  # where what a promise costs is not worth all families
 IN_ROOMS = [c for c in WORKING if isinstance(made := c.make(), Method) or made.rooms]  # a term per layer
 DEPTHS = {"shortgpt": 6}  # whose steps are blocks
 
@@ -237,8 +240,9 @@ def rounds_what_is_kept(case):
 
 
 def budgets(case):
-    """Budgets at which the case has something to give up."""
-    return LOWER if rounds_what_is_kept(case) else BUDGETS
+    """Budgets at which the case has something to give up: two where its family is one of many."""
+    every = LOWER if rounds_what_is_kept(case) else BUDGETS
+    return every if case.family in EXTRA_FAMILIES else (every[1], every[-1])
 
 
 def coarsest(case, shape):

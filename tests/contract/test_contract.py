@@ -15,6 +15,7 @@ from contract_cases import (
     EXTRA,
     EXTRA_FAMILIES,
     FAMILIES,
+    FEW,
     IN_ROOMS,
     LAYERWISE,
     ROOT,
@@ -47,6 +48,7 @@ from crunchmark.interface import Method, Skip
 from crunchmark.terms import unpack
 
 each = pytest.mark.parametrize("case", WORKING, ids=str)
+few = pytest.mark.parametrize("case", FEW, ids=str)
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
@@ -58,6 +60,7 @@ def test_the_grid_is_whole():
     assert len(set(BASE)) == len(BASE) == len(YAMLS) * 12
     assert len(set(EXTRA)) == len(EXTRA) == len(VARIANTS) * len(EXTRA_FAMILIES)
     assert len(WORKING) == len(BASE) + len(EXTRA) - 12 - len(SKIPPED)  # the dense parent
+    assert len(FEW) == (len(YAMLS) - 1) * len(EXTRA_FAMILIES) + len(EXTRA)
 
 
 def told(made):
@@ -161,7 +164,7 @@ def test_load_gives_the_same_logits(case):
     torch.testing.assert_close(packed, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
 
 
-@each
+@few
 def test_the_same_seed_gives_the_same_bytes(case):
     first = once(case, 0.4).digest
     forget()
@@ -176,7 +179,7 @@ def test_leaves_no_trace_in_the_model(case):
     assert all(torch.isfinite(t).all() for t in model.state_dict().values())
 
 
-@each
+@few
 def test_out_of_reach_names_the_nearest(case):
     with pytest.raises(Unreachable) as caught:
         run(case, 0.99)
@@ -188,7 +191,7 @@ def test_out_of_reach_names_the_nearest(case):
         run(case, nearest + 0.02)
 
 
-@pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
+@few
 def test_nominal_out_of_reach_names_what_is_within(case):
     bitmap = "Sparse" in kinds(case) or (
         rounds_what_is_kept(case) and not case.make().sizes((8, 64), Room(0))
@@ -204,8 +207,8 @@ def test_nominal_out_of_reach_names_what_is_within(case):
         run(case, caught.value.nearest + 0.005, "nominal")
 
 
-NOMINAL = [(c, 0.5) for c in WORKING]
-NOMINAL += [(c, 0.75) for c in WORKING if c.family in EXTRA_FAMILIES and "exclude" not in dict(c.knobs)]
+NOMINAL = [(c, 0.5) for c in FEW]
+NOMINAL += [(c, 0.75) for c in FEW if "exclude" not in dict(c.knobs)]
 
 
 STEPPED = {*SOLVED, "TensorTrain", "NormalFloat"}  # leaves that no share has exactly
@@ -239,7 +242,7 @@ def most_left_out(case, share):
     return max(share - most, 0) + 1e-12
 
 
-@pytest.mark.parametrize("case", [c for c in WORKING if c in BASE], ids=str)
+@pytest.mark.parametrize("case", [c for c in FEW if c in BASE], ids=str)
 def test_the_whole_model_as_scope(case):
     got = run(case, 0.2, scope="model")
     whole = sum(p.numel() for p in dense_model(case).parameters()) * STORED.itemsize
@@ -252,7 +255,7 @@ def test_layerwise_methods_are_methods():
     assert math.prod((len(YAMLS), len(FAMILIES))) == 372
 
 
-@pytest.mark.parametrize("case", [c for c in WORKING if c.family in EXTRA_FAMILIES], ids=str)
+@few
 def test_what_lies_outside_the_blocks_can_be_too_much(case):
     with pytest.raises(Unreachable) as caught:
         run(case, 0.97, "nominal", "model")

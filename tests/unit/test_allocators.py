@@ -66,6 +66,7 @@ def test_the_integer_programme_finds_what_brute_force_finds(seed):
     assert found > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [60.0, 1e-6])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_integer_programme_is_within_its_limit_and_no_worse_than_equal_options(seed, seconds):

@@ -59,6 +59,7 @@ def test_fewer_stay_as_the_threshold_rises():
     assert SpQR().compress(of, keep(3 / 16)).notes["threshold"] == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [3.3, 4.2, 5.4, 8.0])
 @pytest.mark.parametrize("threshold", [0.02, 0.2, 5.0])
 def test_outliers_fill_what_the_bits_leave_and_no_more(bits, threshold):

@@ -83,6 +83,7 @@ def test_bits_of_qlora_and_of_whole_blocks():
     assert 8 * (term.nbytes() - 4) == 16 * term.nominal() * 64 * 512
 
 
+@pytest.mark.slow
 def test_grids_are_those_that_pay():
     """Recomputed on normal weights: no smaller grid has less than 2 % more error."""
     w, made = normal(0, 2**19), []

@@ -87,6 +87,7 @@ def test_more_segments_lose_less():
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [64, 96])
 def test_less_is_lost_than_by_an_svd_of_as_many_bytes(d):
     """A tenth or more on weights without structure."""
