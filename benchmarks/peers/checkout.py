@@ -79,7 +79,7 @@ def _bare(root: Path, *names: str) -> dict[str, ModuleType]:
 
 
 def _unsigned(x: Tensor, peak: Tensor, bits: int, unsigned: bool) -> Tensor:
-    """x (..., n), at least 0, on the 2^bits codes between 0 and peak: NVIDIA's rule, of a library not here."""
+    """On 2^bits codes from 0 to peak, x (..., n) at least 0: the rule of a library of NVIDIA."""
     steps = (2**bits - 1) / peak
     return torch.where(peak > 0, (x * steps).round().clamp(0, 2**bits - 1) / steps, 0.0)
 

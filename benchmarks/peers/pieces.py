@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +9,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor, nn
 
 from benchmarks.peers.checkout import Instead, load, quiet
@@ -18,20 +16,39 @@ from benchmarks.peers.checkout import Instead, load, quiet
 Grid = Sequence[int]  # bits of a code and of a scale's code, weights per block, blocks per run
 
 
-def kmeans(reference: Path, weight: Tensor, fisher: Tensor, bits: int, starts: int = 1) -> Tensor:
+def kmeans(
+    reference: Path,
+    weight: Tensor,
+    fisher: Tensor,
+    bits: int,
+    starts: int = 1,
+    begin: Sequence[Tensor] = (),
+) -> Tensor:
     """`kmeans_fit` of SqueezeLLM's quantization/nuq.py, row by row: what stands in for the weight (out, in).
 
-    weight, fisher: (out, in), none of them zero: what its script does about zeros is not run. starts: of each
-    row's k-means, of which the best is kept.
+    weight, fisher: (out, in), none of them zero: what its script does about zeros is not run. starts: random
+    ones of each row. begin: means (out, 2^bits) in place of random ones, moved until they rest; of several
+    every row keeps its best.
     """
     with patch.dict(os.environ):
         (script,) = load(reference, "SqueezeLLM", "quantization.nuq")
-    found, means = [], script.KMeans
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(script, "np", Instead(np, cast={"byte": np.int8})))  # gone in numpy 2
-        if starts > 1:
-            stack.enter_context(patch.object(script, "KMeans", lambda **how: means(**how | {"n_init": starts})))
-        for row, prices in zip(weight.numpy(), fisher.numpy(), strict=True):
+    told: list[list[dict[str, Any]]] = [[{"n_init": starts} if starts > 1 else {}] * len(weight)]
+    if begin:
+        told = [[{"init": m[:, None], "n_init": 1, "tol": 0.0} for m in means.numpy()] for means in begin]
+    found = [_clustered(script, weight, fisher, bits, how) for how in told]
+    losses = [(fisher.double() * (weight - one).square()).sum(1) for one in found]  # (out,) each
+    return torch.stack(found)[torch.stack(losses).argmin(0), torch.arange(len(weight))]
+
+
+def _clustered(script: Any, weight: Tensor, fisher: Tensor, bits: int, how: Sequence[Any]) -> Tensor:
+    """(out, in); how: of each row, what its k-means is told otherwise than released."""
+    found, means, told, np_1 = [], script.KMeans, dict[str, Any](), Instead(np, cast={"byte": np.int8})
+    with (
+        patch.object(script, "np", np_1),
+        patch.object(script, "KMeans", lambda **named: means(**named | told)),
+    ):
+        for row, prices, other in zip(weight.numpy(), fisher.numpy(), how, strict=True):
+            told = other
             centres, labels = script.kmeans_fit((row[:, None], prices, 2**bits))
             found.append(torch.from_numpy(centres)[torch.from_numpy(labels).long()])
     return torch.stack(found)
@@ -109,13 +126,15 @@ def columns(
 ) -> Tensor:
     """`accumulate_hessian` and `quantize_weight` of llm-compressor: what stands in for the weight (out, in).
 
-    inputs: (tokens, in). act_order: its "weight", grids are of neighbours. half: scales are rounded to float16.
+    inputs: (tokens, in). act_order: its "weight". half: scales are rounded to float16.
     """
     names = ("llmcompressor.modifiers.gptq.gptq_quantize", "llmcompressor.observers.min_max")
     script, observers = load(reference, "llm-compressor/src", *names)
-    shape: dict[str, Any] = {"strategy": "channel"} if group == -1 else {"strategy": "group", "group_size": group}
+    shape: dict[str, Any] = (
+        {"strategy": "channel"} if group == -1 else {"strategy": "group", "group_size": group}
+    )
     shape["actorder"] = "weight" if act_order else None
-    args = QuantizationArgs(num_bits=bits, symmetric=sym, **shape)
+    args = script.QuantizationArgs(num_bits=bits, symmetric=sym, **shape)
     linear, watch = nn.Linear(*weight.shape[::-1], bias=False), observers.MemorylessMinMaxObserver
     linear.weight.data, linear.weight_observer = weight.clone(), watch("weight", args)
     with torch.no_grad(), patch.object(watch, "get_qparams", _scales(watch.get_qparams, half)):

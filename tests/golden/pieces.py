@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.peers import REPOSITORIES, commit
 from benchmarks.peers.pieces import PIECES
-from crunchmark import Fisher, Gram, Layer, NormalFloat, NormalGrid, Room, assign, to_normal
+from crunchmark import Fisher, Gram, Layer, NormalFloat, NormalGrid, Room, assign, divided, grid, to_normal
 from crunchmark.terms.normal_float import GRIDS
 from methods.gptq import GPTQ
 from methods.lq_lora import LQLoRA
@@ -49,9 +49,7 @@ class Sample(NamedTuple):
 def sample(seed):
     made = layer(seed, OUT, WIDE, TOKENS)
     log = normal(seed + 50, OUT, 1) + normal(seed + 51, 1, WIDE) + 0.5 * normal(seed + 52, OUT, WIDE)
-    return Sample(
-        seed, made.weight, inputs(seed, WIDE, TOKENS), made[Gram], log.exp().bfloat16().float()
-    )
+    return Sample(seed, made.weight, inputs(seed, WIDE, TOKENS), made[Gram], log.exp().bfloat16().float())
 
 
 def grids(bits):
@@ -73,6 +71,13 @@ def our_means(at, bits):
     return method.compress(of(at), Room(0, bits / 16, torch.float32)).dense()
 
 
+def starts(at, bits):
+    """What ours begins with: rounding's levels and parts of the row, (OUT, 2^bits) each."""
+    scale, zero = grid(at.weight, bits, sym=False)  # (OUT,) each
+    plain = (torch.arange(2**bits) - zero.float()[:, None]) * scale.float()[:, None]
+    return plain, divided(at.weight, at.fisher, 2**bits).float()
+
+
 def our_floats(at, bits):
     return torch.stack([to_normal(at.weight, g).value().view_as(at.weight) for g in grids(bits)])
 
@@ -83,19 +88,22 @@ def our_bits(at):
 
 def our_pair(at, grid, fisher):
     """The room is that of the grid and of RANK, in float32."""
-    room = Room(NormalFloat.size((OUT, WIDE), NormalGrid(*grid)) + 4 * RANK * (OUT + WIDE), None, torch.float32)
+    room = Room(
+        NormalFloat.size((OUT, WIDE), NormalGrid(*grid)) + 4 * RANK * (OUT + WIDE), None, torch.float32
+    )
     return LQLoRA(rank=RANK, share=0.9, fisher=fisher).compress(of(at), room).dense()
 
 
-def our_programme(at, bits):
-    """On the costs and sizes of our own grids, sizes in bits and in ascending order."""
+def our_programme(at, bits, offsets=True):
+    """On the costs and sizes in bits of our own grids; offsets: of 32 bits a layer, within the limit."""
     rows = []
     for weight in parts(at):
         costs = [float((to_normal(weight, g).value().view_as(weight) - weight).square().sum()) for g in GRIDS]
         sizes = [8.0 * NormalFloat.size((OUT, WIDE), g) for g in GRIDS]
         rows.append(sorted(zip(sizes, costs, strict=True)))
     sizes, costs = ([[pair[i] for pair in row] for row in rows] for i in (0, 1))
-    return assign(costs, sizes, bits * LAYERS * OUT * WIDE, 60.0).cost
+    limit = bits * LAYERS * OUT * WIDE + (0 if offsets else 32 * LAYERS)
+    return assign(costs, sizes, limit, 60.0).cost
 
 
 def our_columns(at, bits, group, sym, act_order):
@@ -117,13 +125,14 @@ def theirs(row, reference):
     piece, at, how, peer = row["piece"], sample(row["layer"]), row["of"], row["peer"]
     run, many = PIECES[piece][1], grids(how.get("bits"))
     if piece == "squeezellm: k-means of rows":
-        return run(reference, at.weight, at.fisher, **how, **peer)
+        more = {"begin": starts(at, **how)} if peer.get("begin") else peer
+        return run(reference, at.weight, at.fisher, **how, **more)
     if piece == "gptq: columns":
         return run(reference, at.weight, at.inputs, **how, **peer)
     if piece == "lq_lora: Q + L":
         return run(reference, at.weight, at.fisher if how["fisher"] else None, how["grid"], RANK, **peer)
     if piece == "lq_lora: integer programme":
-        return run(reference, parts(at), GRIDS, **how)
+        return run(reference, parts(at), GRIDS, how["bits"])
     values, sizes = zip(*(run(reference, at.weight, grid) for grid in many), strict=True)
     return torch.stack(values) if piece == "lq_lora: NormalFloat" else sum(sizes) / len(sizes)
 
@@ -183,7 +192,9 @@ def markdown(rows):
     lines += [f"| {' | '.join(cells(row, notes))} |" for row in rows]
     lines += ["", *(f"{i}. {why}" for why, i in notes.items()), ""]
     commits = {r["repository"]: r["commit"] for r in rows}
-    return "\n".join([*lines, "References: " + ", ".join(f"{n} at `{c[:12]}`" for n, c in commits.items()) + "."])
+    return "\n".join(
+        [*lines, "References: " + ", ".join(f"{n} at `{c[:12]}`" for n, c in commits.items()) + "."]
+    )
 
 
 def golden():
