@@ -28,6 +28,9 @@ REPOSITORIES = {  # folder -> the repository it is a checkout of
     "EvoPress": "IST-DASLab/EvoPress",
     "llm-awq": "mit-han-lab/llm-awq",
     "hqq": "mobiusml/hqq",
+    "SqueezeLLM": "SqueezeAILab/SqueezeLLM",
+    "lq-lora": "HanGuo97/lq-lora",
+    "llm-compressor": "vllm-project/llm-compressor",
 }
 CPU = torch.device("cpu")
 
@@ -67,21 +70,29 @@ class Factors(nn.Module):
         return (u @ v).detach()  # type: ignore[operator]
 
 
+def _bare(root: Path, *names: str) -> dict[str, ModuleType]:
+    """Packages without what their own __init__ would import."""
+    made = {name: _module(name) for name in names}
+    for name, package in made.items():
+        package.__path__ = [str(root / name.replace(".", "/"))]
+    return made
+
+
+def _unsigned(x: Tensor, peak: Tensor, bits: int, unsigned: bool) -> Tensor:
+    """On 2^bits codes from 0 to peak, x (..., n) at least 0: the rule of a library of NVIDIA."""
+    steps = (2**bits - 1) / peak
+    return torch.where(peak > 0, (x * steps).round().clamp(0, 2**bits - 1) / steps, 0.0)
+
+
 def _stand_ins(reference: Path, folder: str) -> dict[str, ModuleType]:
     """What is missing here, or does not import under today's transformers, and is not measured."""
-    slicegpt = _module("slicegpt")
-    slicegpt.__path__ = [str(reference / "TransformerCompression/src/slicegpt")]
-    awq = {name: _module(name) for name in ("awq", "awq.quantize")}
-    for name, package in awq.items():
-        package.__path__ = [str(reference / "llm-awq" / name.replace(".", "/"))]
+    rounding = _module("pytorch_quantization.tensor_quant", fake_tensor_quant=_unsigned)
     named = {
         f"SVD_{family}{part}": Factors for family in ("Llama", "Mistral") for part in ("Attention", "MLP")
     }
     found = {
-        "TransformerCompression/src": {
-            "slicegpt": slicegpt,  # its __init__ loads adapters of every family
-            "ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace),
-        },
+        "TransformerCompression/src": _bare(reference / "TransformerCompression/src", "slicegpt")
+        | {"ml_collections": _module("ml_collections", ConfigDict=SimpleNamespace)},
         "SVD-LLM": {
             "component.svd_llama": _module("component.svd_llama", **named),
             "component.svd_mistral": _module("component.svd_mistral", **named),
@@ -95,8 +106,20 @@ def _stand_ins(reference: Path, folder: str) -> dict[str, ModuleType]:
         },
         "WeLore": {"wandb": _module("wandb")},
         "EvoPress": {"wandb": _module("wandb")},
-        "llm-awq": awq | {"awq_inference_engine": _module("awq_inference_engine")},  # kernels
+        "llm-awq": _bare(reference / "llm-awq", "awq", "awq.quantize")
+        | {"awq_inference_engine": _module("awq_inference_engine")},  # kernels
         "hqq": {"termcolor": _module("termcolor", colored=None)},
+        "lq-lora": {
+            **{name: _module(name) for name in ("gurobipy", "bitsandbytes", "models.quantization_utils_2")},
+            "models.misc_utils": _module("models.misc_utils", swarn=lambda *_, **__: None),
+            "pytorch_quantization": _module("pytorch_quantization", tensor_quant=rounding),
+            "pytorch_quantization.tensor_quant": rounding,
+        },
+        "llm-compressor/src": _bare(
+            reference / "llm-compressor/src",
+            *("llmcompressor", "llmcompressor.modifiers", "llmcompressor.modifiers.gptq"),
+            "llmcompressor.observers",
+        ),
     }
     return found.get(folder, {})
 
