@@ -26,7 +26,7 @@ KINDS = {  # what a method gives up; the bits of a pruner that also rounds make 
     "bits and weights": "gqsa wanda_gptq sparsegpt_rtn",
     "bits, and low rank": "lq_lora int2_1",
     "rank": "svd asvd svd_llm afm lord welore lrt compactifai dsformer",
-    "heads, channels, blocks": "slicegpt shortgpt wanda_sp flap modegpt",
+    "heads and blocks": "slicegpt shortgpt wanda_sp flap modegpt",
 }
 OTHER = "other"
 COLOURS = dict(
@@ -43,6 +43,7 @@ WIDE, HIGH = 4.4, 3.5  # inches of a panel
 def kind_of(method: str, label: str) -> str:
     """What the method gives up, by its name and knobs."""
     found = next((kind for kind, names in KINDS.items() if method in names.split()), OTHER)
+    found = method if method == "dense" else found
     return "bits and weights" if found == "single weights" and ROUNDS.search(label) else found
 
 
@@ -54,8 +55,8 @@ def sorted_out(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) 
     """
     points, unit = pareto.with_x(pareto.chosen_points(data, tasks), x)
     methods = data.drop_duplicates("label").set_index("label")["method"]
-    kinds = [kind_of(methods[label], label) for label in points["label"]]
-    points = points.assign(unit=unit, kind=kinds).dropna(subset=["x", "value"])
+    points["kind"] = [kind_of(methods[label], label) for label in points["label"]]
+    points = points.assign(unit=unit).dropna(subset=["x", "value"])
     if (points["state"] == "dense").all():
         raise collect.AnalysisError("study: no compressed model to draw")
     return points

@@ -68,9 +68,8 @@ def _differences(data: pd.DataFrame) -> list[str]:
 
 
 def _shown(keys: dict[tuple[str, str], list[str]], model: str, label: str, flat: dict[str, str]) -> list[str]:
-    """What differs and concerns the cell: a stage that does nothing, or knobs of another one, do not."""
-    optional = (*STAGES, CALIBRATION)
-    return [key for key in keys.get((model, label), []) if key in flat or not key.startswith(optional)]
+    """What differs and the cell has: not a stage that does nothing, a calibration of others, a null."""
+    return [key for key in keys.get((model, label), []) if key in flat]
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:

@@ -41,7 +41,7 @@ def test_a_panel_per_task_and_a_column_per_kind(points):
     tasks = points["task"].nunique()
     assert [bool(axis.get_title()) for axis in figure.axes].count(True) == tasks
     titles = [legend.get_title().get_text() for legend in figure.legends]
-    assert titles == ["single weights", "bits", "rank", "heads, channels, blocks"]
+    assert titles == ["single weights", "bits", "rank", "heads and blocks"]
     names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
     assert names == [["sparsegpt", "wanda"], ["gptq"], ["svd"], ["slicegpt"]]
 
@@ -60,7 +60,7 @@ def test_the_command_writes_the_figure_and_its_numbers(root, tmp_path, capsys):
     assert [path.rsplit("/", 1)[1] for path in capsys.readouterr().out.split()] == ["kinds.csv", "kinds.png"]
     assert (tmp_path / "kinds.png").read_bytes().startswith(b"\x89PNG")
     data = pd.read_csv(tmp_path / "kinds.csv")
-    assert set(data["kind"]) <= {*kinds.KINDS, kinds.OTHER}
+    assert set(data["kind"]) <= {"dense", *kinds.KINDS, kinds.OTHER}
 
 
 def test_a_study_without_small_models_is_one_line(tmp_path):
