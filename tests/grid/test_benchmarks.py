@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks import compress, lowrank, sharing, study, walker
+from benchmarks import compress, decode, grid, lowrank, sharing, study, walker
 from benchmarks.common import Cost
 from benchmarks.peers import PEERS
 
@@ -31,6 +31,27 @@ def test_low_rank_is_measured_with_and_without_sharing(monkeypatch):
     assert set(found["asvd"]) == {"one", "shared", "alone"}
     assert all(cost.cpu > 0 for row in found.values() for cost in row.values())
     assert lowrank.show(found).row_count == 3
+
+
+@pytest.mark.slow
+def test_six_methods_are_measured_alone_and_together():
+    size = {"hidden": 64, "layers": 1, "heads": 2, "inner": 128, "n": 4, "length": 16}
+    todo = grid.work(argparse.Namespace(**size, only="dense"))
+    assert list(todo) == ["dense"]
+    assert list(todo["dense"]) == [*grid.CELLS, "shared"]
+    assert todo["dense"]["wanda"]().cpu > 0
+    assert todo["dense"]["shared"]().cpu > todo["dense"]["rtn"]().cpu > 0
+
+
+def test_speeds_are_told_beside_dense():
+    cell = {"model": "m", "file_bytes": 2e6, "setting": "8 bit", "executed_by": "int8 kernel", "cell": "a"}
+    small = [cell | {"method": "rtn", "metric": m, "value": 6.0, "dense": 4.0} for m in decode.POINTS]
+    parent = cell | {"method": "dense", "file_bytes": 4e6, "executed_by": "dense", "cell": "b"}
+    dense = [parent | {"metric": m, "value": 4.0, "dense": None} for m in decode.POINTS]
+    assert list(decode.lines(small + dense)) == [
+        ["m", "dense", "dense", "4 MB", *["4.0 (1.00)"] * 3],
+        ["m", "8 bit", "int8 kernel", "2 MB", *["6.0 (1.50)"] * 3],
+    ]
 
 
 def test_every_peer_of_the_low_rank_benchmark_is_a_method():
