@@ -1,6 +1,7 @@
 """Grids through run.py: every method in one sweep, again for nothing, and a task more."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from forked import Run
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM
 
 HOUSE = Path(__file__).parents[2]
 YAMLS = sorted(HOUSE.glob("conf/*/*.yaml"))
@@ -23,12 +25,7 @@ GIVEN = {
 GIVEN |= {f"task/{v}_instruct": [f"task.{v}_instruct.{TEXT}"] for v in ("kick", "kick_paper", "kick_code")}
 GIVEN |= {"task/kick_code_summ": [f"task.kick_code_summ_{b}.path=tasks/nano" for b in "sml"]}
 GRID = (
-    "-m",
-    f"method={','.join(METHODS)}",
-    "budget=0.5",
-    "limit=2",
-    "calib.n=4",
-    "study=all",
+    *("-m", f"method={','.join(METHODS)}", "budget=0.5", "limit=2", "calib.n=4", "study=all"),
     "task=[nano_factoid,ppl_nano]",
 )
 
@@ -45,9 +42,19 @@ def written(folder, pattern="**/*.json"):
 
 
 @pytest.fixture(scope="module")
-def first(house):
+def short(tmp_path_factory):
+    """The first two blocks of the built-in model: every method takes a third of its time."""
+    folder, nano = tmp_path_factory.mktemp("models") / "short", HOUSE / "tasks/nano/model"
+    AutoModelForCausalLM.from_pretrained(nano, num_hidden_layers=2).save_pretrained(folder)
+    for file in nano.glob("tokenizer*.json"):
+        shutil.copy(file, folder)
+    return f"model.path={folder}"
+
+
+@pytest.fixture(scope="module")
+def first(house, short):
     """The whole grid, once."""
-    return house(*GRID)
+    return house(*GRID, short)
 
 
 @pytest.mark.slow
@@ -63,19 +70,19 @@ def test_every_method_in_one_sweep(first, house):
 
 
 @pytest.mark.slow
-def test_again_computes_nothing_and_prints_the_same(first, house):
+def test_again_computes_nothing_and_prints_the_same(first, house, short):
     before = written(house.folder / "store")
-    code, output = house(*GRID)
+    code, output = house(*GRID, short)
     assert code == 0, output
     assert table(output) == table(first[1])
     assert written(house.folder / "store") == before
 
 
 @pytest.mark.slow
-def test_a_task_more_recompresses_nothing(first, house):
+def test_a_task_more_recompresses_nothing(first, house, short):
     made = written(house.folder / "cache", "artifacts/*/weights.safetensors")
     assert len(made) == len(METHODS)
-    code, output = house("-m", "method=svd,gptq", *GRID[2:-1], "task=nano_summ,nano_mcr")
+    code, output = house("-m", "method=svd,gptq", *GRID[2:-1], "task=nano_summ,nano_mcr", short)
     assert code == 0, output
     assert written(house.folder / "cache", "artifacts/*/weights.safetensors") == made
 
