@@ -1,0 +1,31 @@
+"""One HTML file of a study: what fits and keeps its tasks, the frontier, every cell, and how to get it again.
+
+python -m analysis.report STUDY [--store results] [--from wandb:entity/project] [--flips 20] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import command, outfile
+from analysis.report import build, page
+from crunchmark.store import Store
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Read the options and write the page."""
+    options = command.parser("One HTML file of a study, which opens from disk with no network")
+    chosen = options.parse_args(argv)
+    data = command.read(chosen)
+    store = None if chosen.source else Store(Path(chosen.store))
+    text = page.html(build.payload(data, chosen.study, store))
+    path = Path(chosen.out or Path(chosen.store) / chosen.study) / "report.html"
+    with outfile.whole(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+    return [path]
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
