@@ -17,10 +17,13 @@ from crunchmark.store import Store
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and write the page."""
     options = command.parser("One HTML file of a study, which opens from disk with no network")
+    options.add_argument(
+        "--flips", type=int, default=20, help="items per cell that it lost, at most (default: 20; 0: none)"
+    )
     chosen = options.parse_args(argv)
     data = command.read(chosen)
     store = None if chosen.source else Store(Path(chosen.store))
-    text = page.html(build.payload(data, chosen.study, store))
+    text = page.html(build.payload(data, chosen.study, store, chosen.flips))
     path = Path(chosen.out or Path(chosen.store) / chosen.study) / "report.html"
     with outfile.whole(path) as temp:
         temp.write_text(text, encoding="utf-8")

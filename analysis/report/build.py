@@ -9,17 +9,19 @@ import pandas as pd
 
 from analysis import collect, protocols, style
 from analysis.collect import AnalysisError
-from analysis.report import details, settings
+from analysis.report import details, methods, settings
+from analysis.report.flips import Flips
 from crunchmark.store import Store
 
 
-def payload(data: pd.DataFrame, study: str, store: Store | None = None) -> dict[str, Any]:
+def payload(data: pd.DataFrame, study: str, store: Store | None = None, flips: int = 20) -> dict[str, Any]:
     """What the page shows.
 
     Args:
         data: Rows as `analysis.collect` gives them.
         study: Its name.
         store: Where cells and items are; None for rows from W&B, which have neither.
+        flips: At most so many items per cell that dense gets right and it does not; 0 reads no items.
     """
     table, keys = settings.settings(data)
     chosen = settings.measured(data)
@@ -40,6 +42,8 @@ def payload(data: pd.DataFrame, study: str, store: Store | None = None) -> dict[
         "scores": found,
         "plans": details.plans(cells),
         "provenance": details.provenance(cells, names),
+        "flips": Flips(store, study, flips).found(chosen, table["cell"], told) if store and flips else None,
+        "methods": methods.found(dict.fromkeys(name for name in table["method"] if name != "dense")),
         "protocols": _protocols(chosen),
         "notes": [*collect.flagged(chosen[chosen["headline"]]), *protocols.lines(chosen, "aside")],
     }

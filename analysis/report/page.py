@@ -7,6 +7,7 @@ import gzip
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from analysis.collect import AnalysisError
 
 HERE = Path(__file__).parent
-SCRIPTS = ("base", "table", "frontier", "summary", "cell", "cards", "start")
+STYLES = ("base", "parts", "media")
+SCRIPTS = ("base", "columns", "table", "points", "frontier", "summary", "plan", "cell", "cards", "start")
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -22,10 +24,10 @@ def html(data: dict[str, Any]) -> str:
     """The page of a study's `payload`."""
     parts = {
         "title": escape(f"Crunchmark: {data['study']}"),
-        "style": (HERE / "style.css").read_text(encoding="utf-8"),
+        "style": _texts(STYLES, "css"),
         "data": packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
         "plotly": packed(_plotly().read_bytes()),
-        "scripts": "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
+        "scripts": _texts(SCRIPTS, "js"),
     }
     template = (HERE / "page.html").read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda found: parts[found[1]], template)
@@ -34,6 +36,11 @@ def html(data: dict[str, Any]) -> str:
 def packed(content: bytes) -> str:
     """Gzip in base64, which cannot end a script element; the same content gives the same text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+def _texts(names: Sequence[str], ending: str) -> str:
+    """Files of this folder behind each other."""
+    return "\n".join((HERE / f"{name}.{ending}").read_text(encoding="utf-8") for name in names)
 
 
 def _plotly() -> Path:

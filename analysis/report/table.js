@@ -2,74 +2,59 @@
 // The table of cells: sorts, filters, pages.
 const PAGE = 50;
 const T = { sort: "", down: false, page: 0, all: false };
-
-function columns() {
-  const s = S(), many = R.models.length > 1, t = R.y === "share" ? null : Number(R.y);
-  const score = t === null
-    ? { key: "share", name: "keeps", hint: "tasks that match dense, of those judged", value: share, cell: keeps }
-    : { key: "score", name: R.data.tasks[t].name, hint: `${taskName(R.data.tasks[t])}; 95 % interval`, value: (i) => real((scoreOf(i, t) || {}).v), cell: (i) => scoreCell(i, t) };
-  const made = [
-    { key: "label", name: "method", text: true, value: (i) => s.label[i], cell: label },
-    many ? { key: "model", name: "model", text: true, value: (i) => s.model[i], cell: (i) => s.model[i] } : null,
-    { key: "budget", name: "budget", hint: "share of the bytes to remove, as asked", value: (i) => real(s.budget[i]), cell: (i) => budget(s.budget[i]) },
-    { key: "state", name: "state", text: true, value: stateOf, cell: state },
-    score,
-    { key: "achieved", name: "removed", hint: "share of the bytes in scope that is gone, as measured", value: (i) => real(s.achieved[i]), cell: (i) => percent(s.achieved[i]) },
-    { key: "file", name: "on disk", hint: "the whole artifact", value: (i) => real(s.file[i]), cell: (i) => bytes(s.file[i]) },
-    { key: "bits", name: "bits/weight", hint: "of the whole model", value: (i) => real(s.bits[i]), cell: (i) => number(s.bits[i], 2) },
-    { key: "tps", name: "tokens/s", hint: "decoding, measured on the packed model", value: (i) => real(s.tps[i]), cell: (i) => number(s.tps[i], 1) },
-    { key: "compress", name: "compress", hint: "seconds, search included", value: (i) => real(s.compress[i]), cell: (i) => seconds(s.compress[i]) },
-    { key: "evaluate", name: "evaluate", hint: "seconds over all tasks", value: (i) => real(s.evaluate[i]), cell: (i) => seconds(s.evaluate[i]) },
-    { key: "seeds", name: "seeds", hint: "calibration draws", value: (i) => s.seeds[i], cell: (i) => String(s.seeds[i]) },
-  ];
-  return made.filter((c) => c && (c.key !== "tps" || R.has.tps));
-}
-const label = (i) => el("button", { type: "button", class: "link", onclick: () => choose(i, true), title: "Open this cell" }, glyph(S().method[i]), el("span", {}, S().label[i]));
-function state(i) {
-  const text = stateOf(i), mark = MARKS[text] || { "keeps all": "✓", "keeps none": "✗", "keeps some": "◐" }[text] || "";
-  return el("span", { class: `state ${text.replace(" ", "-")}`, title: S().reason[i] || TOLD[text] }, mark ? `${mark} ${text}` : text);
-}
-function keeps(i) {
-  if (S().state[i] === "dense" || !S().judged[i]) return "–";
-  const bar = el("span", { class: "bar", "aria-hidden": "true" });
-  bar.style.setProperty("--share", share(i));
-  return el("span", { class: "keeps" }, `${S().match[i]} of ${S().judged[i]}`, bar);
-}
-function scoreCell(i, t) {
-  const found = scoreOf(i, t);
-  if (!found) return "–";
-  const range = there(found.lo) && there(found.hi) ? ` [${number(found.lo)}, ${number(found.hi)}]` : "";
-  const spread = found.seeds > 1 && there(found.sd) ? ` ± ${number(found.sd)} over ${found.seeds} seeds` : "";
-  return el("span", {}, el("b", {}, number(found.v)), el("small", {}, range + spread), found.state === "dense" ? "" : ` ${MARKS[found.state] || ""}`);
-}
-
 function ordered() {
-  const rows = shown(), column = columns().find((c) => c.key === T.sort);
+  const rows = shown(),
+    column = columns().find((c) => c.key === T.sort);
   if (!column) return rows;
-  const sign = T.down ? -1 : 1, key = new Map(rows.map((i) => [i, column.value(i)]));
+  const sign = T.down ? -1 : 1,
+    key = new Map(rows.map((i) => [i, column.value(i)]));
   const empty = (v) => v === "" || Number.isNaN(v);
   return rows.sort((a, b) => {
-    const x = key.get(a), y = key.get(b);
+    const x = key.get(a),
+      y = key.get(b);
     if (empty(x) || empty(y)) return empty(x) - empty(y) || a - b;
-    return (column.text ? sign * String(x).localeCompare(String(y)) : sign * (x < y ? -1 : x > y ? 1 : 0)) || a - b;
+    return (
+      (column.text ? sign * String(x).localeCompare(String(y)) : sign * (x < y ? -1 : x > y ? 1 : 0)) || a - b
+    );
   });
 }
-
 function drawTable() {
-  const rows = ordered(), pages = Math.max(1, Math.ceil(rows.length / PAGE));
+  const rows = ordered(),
+    pages = Math.max(1, Math.ceil(rows.length / PAGE));
   T.page = Math.min(T.page, pages - 1);
-  const part = T.all ? rows : rows.slice(T.page * PAGE, (T.page + 1) * PAGE), made = columns();
+  const part = T.all ? rows : rows.slice(T.page * PAGE, (T.page + 1) * PAGE),
+    made = columns();
   const head = made.map((c) => {
     const sorted = T.sort === c.key ? (T.down ? "descending" : "ascending") : "none";
     const arrow = sorted === "none" ? "" : T.down ? " ▾" : " ▴";
-    return el("th", { scope: "col", "aria-sort": sorted, class: c.text ? "" : "num" },
-      el("button", { type: "button", title: c.hint, "data-sort": c.key, onclick: () => sortBy(c.key) }, c.name + arrow));
+    return el(
+      "th",
+      { scope: "col", "aria-sort": sorted, class: c.text ? "" : "num" },
+      el(
+        "button",
+        { type: "button", title: c.hint, "data-sort": c.key, onclick: () => sortBy(c.key) },
+        c.name + arrow,
+      ),
+    );
   });
-  const body = part.map((i) => el("tr", { class: i === R.chosen ? "chosen" : "" }, made.map((c, k) =>
-    el(k ? "td" : "th", { class: c.text ? "" : "num", scope: k ? null : "row" }, c.cell(i)))));
-  byId("grid").replaceChildren(el("caption", { class: "unseen" }, "Cells of the study"), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
+  const body = part.map((i) =>
+    el(
+      "tr",
+      { class: i === R.chosen ? "chosen" : "" },
+      made.map((c, k) =>
+        el(k ? "td" : "th", { class: c.text ? "" : "num", scope: k ? null : "row" }, c.cell(i)),
+      ),
+    ),
+  );
+  byId("grid").replaceChildren(
+    el("caption", { class: "unseen" }, "Cells of the study"),
+    el("thead", {}, el("tr", {}, head)),
+    el("tbody", {}, body),
+  );
   const from = rows.length ? T.page * PAGE + 1 : 0;
-  byId("count").textContent = `${from}–${Math.min(rows.length, from + PAGE - 1)} of ${rows.length} cells` + (rows.length < R.count ? `, ${R.count} in all` : "");
+  byId("count").textContent =
+    `${from}–${Math.min(rows.length, from + PAGE - 1)} of ${rows.length} cells` +
+    (rows.length < R.count ? `, ${R.count} in all` : "");
   byId("back").disabled = T.page === 0;
   byId("next").disabled = T.page >= pages - 1;
 }
@@ -81,24 +66,73 @@ function sortBy(key) {
   document.querySelector(`[data-sort="${key}"]`).focus();
   say(`sorted by ${key}, ${T.down ? "falling" : "rising"}`);
 }
-function turn(step) { T.page += step; drawTable(); }
-
+function turn(step) {
+  T.page += step;
+  drawTable();
+}
 function drawFilters() {
   const states = [...new Set(Array.from({ length: R.count }, (_, i) => stateOf(i)))];
   if (!states.includes(R.filter.state)) R.filter.state = "";
   byId("filters").replaceChildren(
-    el("label", { class: "field" }, el("span", {}, "Search"), el("input", { type: "search", placeholder: "method, knob, reason …", value: R.filter.text, oninput: (event) => { R.filter.text = event.target.value; T.page = 0; changed("filter"); } })),
-    picker("State", [["", "all"], ...states.map((s) => [s, s])], R.filter.state, (v) => { R.filter.state = v; T.page = 0; changed("filter"); }),
-    picker("Score", yOptions(), R.y, (v) => { R.y = v; changed("y"); }),
-    ...(R.filter.label ? [el("button", { type: "button", class: "chip", onclick: () => { R.filter.label = ""; changed("filter"); } }, `only ${R.filter.label} ✕`)] : []),
+    el(
+      "label",
+      { class: "field" },
+      el("span", {}, "Search"),
+      el("input", {
+        type: "search",
+        placeholder: "method, knob, reason …",
+        value: R.filter.text,
+        oninput: (event) => {
+          R.filter.text = event.target.value;
+          T.page = 0;
+          changed("filter");
+        },
+      }),
+    ),
+    picker("State", [["", "all"], ...states.map((s) => [s, s])], R.filter.state, (v) => {
+      R.filter.state = v;
+      T.page = 0;
+      changed("filter");
+    }),
+    picker("Score", yOptions(), R.y, (v) => {
+      R.y = v;
+      changed("y");
+    }),
+    ...(R.filter.label
+      ? [
+          el(
+            "button",
+            {
+              type: "button",
+              class: "chip",
+              onclick: () => {
+                R.filter.label = "";
+                changed("filter");
+              },
+            },
+            `only ${R.filter.label} ✕`,
+          ),
+        ]
+      : []),
   );
 }
 function startTable() {
   byId("cells").append(
     el("div", { class: "controls", id: "filters" }),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of cells" }, el("table", { id: "grid" })),
-    el("div", { class: "pager" }, el("button", { type: "button", id: "back", onclick: () => turn(-1) }, "◂ Back"), el("span", { id: "count" }), el("button", { type: "button", id: "next", onclick: () => turn(1) }, "Next ▸")),
-    el("p", { class: "legend" }, "✓ matches dense (paired test, 5 % relative margin) · ✗ fails · ? undecided · ~ dense is at chance · told, not judged. A method's name opens its cell."),
+    scroller("Table of cells", el("table", { id: "grid" })),
+    el(
+      "div",
+      { class: "pager" },
+      el("button", { type: "button", id: "back", onclick: () => turn(-1) }, "◂ Back"),
+      el("span", { id: "count" }),
+      el("button", { type: "button", id: "next", onclick: () => turn(1) }, "Next ▸"),
+    ),
+    el(
+      "p",
+      { class: "legend" },
+      "✓ matches dense (paired test, 5 % relative margin)   ✗ fails   ? undecided   ~ dense is at chance   · told, not judged.",
+      "  A method's name opens its cell.",
+    ),
   );
   drawFilters();
   drawTable();
@@ -107,6 +141,12 @@ function startTable() {
     if (what !== "theme") drawTable();
   });
   // Paper has no next page button.
-  addEventListener("beforeprint", () => { T.all = R.count <= 1000; drawTable(); });
-  addEventListener("afterprint", () => { T.all = false; drawTable(); });
+  addEventListener("beforeprint", () => {
+    T.all = R.count <= 1000;
+    drawTable();
+  });
+  addEventListener("afterprint", () => {
+    T.all = false;
+    drawTable();
+  });
 }
