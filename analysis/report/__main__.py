@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import command, outfile
+from analysis.collect import AnalysisError
 from analysis.report import build, page
 from crunchmark.store import Store
 
@@ -21,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         "--flips", type=int, default=20, help="items per cell that it lost, at most (default: 20; 0: none)"
     )
     chosen = options.parse_args(argv)
+    if chosen.flips < 0:
+        raise AnalysisError(f"--flips={chosen.flips}: valid: 0 or more")
     data = command.read(chosen)
     store = None if chosen.source else Store(Path(chosen.store))
     text = page.html(build.payload(data, chosen.study, store, chosen.flips))

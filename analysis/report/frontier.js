@@ -85,7 +85,7 @@ function drawFrontier() {
     font: { family: css("--font"), color: ink, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 12, t: 10, b: 48 },
+    margin: { l: 56, r: 12, t: 10, b: 60 },
     hovermode: "closest",
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: ink }, align: "left" },
     xaxis: { ...axis, title: { text: xName() } },
@@ -179,7 +179,7 @@ function startFrontier() {
       "p",
       { class: "legend" },
       "Up is better. Band: within 5 % of dense, the star. Yellow: the frontier. Dotted: chance. ",
-      "A click on a point opens its cell and filters the table to its line; open symbols lie beyond the axis.",
+      "A click on a point opens its cell and filters the table to its line. Open symbols: beyond the axis.",
     ),
     el("details", {}, el("summary", {}, "The frontier as a list"), el("ul", { class: "chips", id: "best" })),
   );

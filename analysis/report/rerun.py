@@ -36,8 +36,18 @@ def command(cell: Mapping[str, Any], tasks: Sequence[str], conf: Path = CONF) ->
     words += [f"seed={cell['calib_seed']}"] if known(cell.get("calib_seed")) else []
     words += [word for stage in STAGES for word in _stage(stage, config.get(stage), conf)]
     words += _others(config, conf)
-    words += [f"task=[{','.join(map(_word, tasks))}]"] if tasks else []
+    words += [f"task=[{','.join(map(_word, _asked(tasks, conf)))}]"] if tasks else []
     return "python run.py " + " ".join(shlex.quote(word) for word in words)
+
+
+def _asked(tasks: Sequence[str], conf: Path) -> list[str]:
+    """The entries of conf/task/ that ask these tasks; a name that none has is lm-eval's."""
+    entries = _entries("task", conf)
+    own = {
+        task: [e for e, (_, o) in entries.items() if any(k.startswith(f"{task}.") for k in o)]
+        for task in tasks
+    }
+    return list(dict.fromkeys(task if task in entries or not own[task] else own[task][0] for task in tasks))
 
 
 def _word(value: Any) -> str:
@@ -56,7 +66,7 @@ def _text(value: Any) -> str:
         return "{" + ",".join(f"{k}: {_word(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_word, value)) + "]"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return str(value)  # floats keep their point: 0.0 is another key than 0
 
 
 @cache
@@ -98,8 +108,17 @@ def _stage(stage: str, spec: Any, conf: Path) -> Iterator[str]:
 
 def _changed(spec: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, Any]:
     """Knobs whose value is not the one written in the yaml; inner methods are compared knob by knob."""
-    flat = dict(_flat(spec))
-    return {name: value for name, value in flat.items() if _text_of(value) != options.get(name)}
+    return {name: value for name, value in _flat(spec) if not _same(value, options.get(name))}
+
+
+def _same(value: Any, written: str | None) -> bool:
+    """Whether a yaml spells this value: 1e-3 is 0.001."""
+    if written is None:
+        return False
+    try:
+        return float(value) == float(written) and not isinstance(value, bool)
+    except (TypeError, ValueError):
+        return _text_of(value) == written
 
 
 def _flat(spec: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -121,20 +140,21 @@ def _others(config: Mapping[str, Any], conf: Path) -> Iterator[str]:
     calib = config.get("calib")
     if isinstance(calib, Mapping):
         source = ("path", "dataset", "name", "revision", "split", "field", "files")
-        known_ = {entry: options for entry, (_, options) in _entries("calib", conf).items()}
+        usual_of = {entry: options for entry, (_, options) in _entries("calib", conf).items()}
         score = {
-            e: sum(options.get(k) == _text_of(calib.get(k)) for k in source) for e, options in known_.items()
+            e: sum(options.get(k) == _text_of(calib.get(k)) for k in source)
+            for e, options in usual_of.items()
         }
         entry = max(score, key=lambda name: score[name], default="")
         if entry and entry != "nano":
             yield f"calib={entry}"
-        usual = known_.get(entry, {})
+        usual = usual_of.get(entry, {})
         for name, value in calib.items():
-            if _text_of(value) != usual.get(name) and name != "seed":
+            if not _same(value, usual.get(name)) and name != "seed":
                 yield f"calib.{name}={_word(value)}"
     if known(config.get("device")) and config["device"] != "cpu":
         yield f"device={_word(config['device'])}"
     model = config.get("model")
-    for name, usual_ in (("dtype", "auto"), ("compute", "float32")):
-        if isinstance(model, Mapping) and model.get(name, usual_) != usual_:
+    for name, default in (("dtype", "auto"), ("compute", "float32")):
+        if isinstance(model, Mapping) and model.get(name, default) != default:
             yield f"model.{name}={_word(model[name])}"

@@ -130,8 +130,8 @@ function startTable() {
     el(
       "p",
       { class: "legend" },
-      "✓ matches dense (paired test, 5 % relative margin)   ✗ fails   ? undecided   ~ dense is at chance   · told, not judged.",
-      "  A method's name opens its cell.",
+      "✓ matches dense (paired test, 5 % margin); ✗ fails; ? undecided; ~ dense is at chance; · told, not judged.",
+      " A method's name opens its cell.",
     ),
   );
   drawFilters();
