@@ -205,11 +205,14 @@ function startFrontier() {
   axes();
   drawMethods();
   drawFrontier();
+  let waiting = 0;
   listen((what) => {
     if (what === "cell") return;
     if (what === "y") axes();
     drawMethods();
-    drawFrontier();
+    // Thousands of points take a second to draw: not between two letters of a search.
+    clearTimeout(waiting);
+    waiting = setTimeout(drawFrontier, R.count > 500 ? 250 : 0);
   });
 }
 async function loadPlotly() {

@@ -36,11 +36,12 @@ def command(cell: Mapping[str, Any], tasks: Sequence[str], conf: Path = CONF) ->
     words += [f"seed={cell['calib_seed']}"] if known(cell.get("calib_seed")) else []
     words += [word for stage in STAGES for word in _stage(stage, config.get(stage), conf)]
     words += _others(config, conf)
-    words += [f"task=[{','.join(map(_word, _asked(tasks, conf)))}]"] if tasks else []
+    words += [f"task=[{','.join(map(_word, _asked(tuple(tasks), conf)))}]"] if tasks else []
     return "python run.py " + " ".join(shlex.quote(word) for word in words)
 
 
-def _asked(tasks: Sequence[str], conf: Path) -> list[str]:
+@cache
+def _asked(tasks: tuple[str, ...], conf: Path) -> list[str]:
     """The entries of conf/task/ that ask these tasks; a name that none has is lm-eval's."""
     entries = _entries("task", conf)
     own = {

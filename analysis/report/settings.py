@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, style, tables
+from analysis import collect, style
 from analysis.collect import AnalysisError
 
 KEY = ["model", "label", "budget"]
@@ -50,44 +50,56 @@ def measured(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def settings(data: pd.DataFrame) -> tuple[Columns, list[tuple[str, str, float]]]:
-    """Columns of the settings in reading order, and their keys.
+    """Columns of the settings in reading order, and their keys; facts are means over calibration seeds.
 
     Raises:
         AnalysisError: there is no cell at all.
     """
     if data.empty:
         raise AnalysisError("study: no cell to show; run a sweep into it first")
-    keys: list[tuple[str, str, float]] = []
-    out: Columns = {name: [] for name in (*_TEXTS, *(name for name, _ in FACTS), *_OWN)}
-    for key, group in data.groupby(KEY, sort=False):
-        keys.append(key)
-        _line(out, group)
-    return out, keys
-
-
-_TEXTS = ("model", "label", "method", "accounting", "setting", "executed_by")
-_OWN = ("budget", "evaluate", "seeds", "cell", "state", "reason", "simulated", "commit")
-
-
-def _line(out: Columns, group: pd.DataFrame) -> None:
-    """One setting: facts are means over its calibration seeds."""
-    cells = group.drop_duplicates("cell")
-    first, last = cells.iloc[0], group.iloc[-1]
-    for name in _TEXTS:
-        out[name].append(str(first[name]) if style.known(first.get(name)) else "")
+    cells = data.drop_duplicates("cell")
+    first = cells.drop_duplicates(KEY)
+    index = pd.MultiIndex.from_frame(first[KEY])
+    out: Columns = {name: _texts(first, name) for name in TEXTS}
+    numbers = cells[KEY].assign(**{name: _numbers(cells, column) for name, column in FACTS})
+    means = numbers.groupby(KEY, sort=False).mean().reindex(index)
     for name, column in FACTS:
-        found = pd.to_numeric(cells[column], errors="coerce") if column in cells else pd.Series(dtype=float)
-        out[name].append(plain(found.mean(), 12 if "bytes" in column else 5))
-    lost = group[group["state"].isin(style.GONE)]
-    scored = bool((group["task"] != "").any())
-    out["budget"].append(plain(first["budget"]))
-    out["evaluate"].append(plain(tables.eval_seconds(group[group["task"] != ""])))
-    out["seeds"].append(len(cells))
-    out["cell"].append(str(first["cell"]))
-    out["state"].append("dense" if first["method"] == "dense" else "" if scored else str(last["state"]))
-    out["reason"].append(collect.why(lost.iloc[-1]) if len(lost) else "")
-    out["simulated"].append(int(bool(group["simulated"].any())))
-    out["commit"].append(str(first["git"])[:12] if style.known(first.get("git")) else "")
+        out[name] = [plain(value, 12 if "bytes" in column else 5) for value in means[name]]
+    out["budget"] = [plain(value) for value in first["budget"]]
+    out["cell"] = [str(cell) for cell in first["cell"]]
+    out["seeds"] = cells.groupby(KEY, sort=False).size().reindex(index).tolist()
+    out["evaluate"] = [plain(value) for value in _eval_seconds(data).reindex(index)]
+    out["simulated"] = data.groupby(KEY)["simulated"].any().reindex(index).astype(int).tolist()
+    lost = data[data["state"].isin(style.GONE)].drop_duplicates(KEY, keep="last")
+    reasons = {(row.model, row.label, row.budget): collect.why(row) for row in lost.itertuples()}
+    states = {(row.model, row.label, row.budget): row.state for row in lost.itertuples()}
+    scored = set(data.loc[data["task"] != "", KEY].itertuples(index=False, name=None))
+    out["reason"] = [reasons.get(key, "") for key in index]
+    out["state"] = ["" if key in scored else states.get(key, "") for key in index]
+    dense = first["method"] == "dense"
+    out["state"] = ["dense" if own else state for own, state in zip(dense, out["state"], strict=True)]
+    return out, list(index)
+
+
+TEXTS = ("model", "label", "method", "accounting", "setting", "executed_by")
+
+
+def _texts(first: pd.DataFrame, name: str) -> list[str]:
+    """A column of words, blank where rows do not have it."""
+    return [str(value) if style.known(value) else "" for value in first.get(name, [""] * len(first))]
+
+
+def _numbers(cells: pd.DataFrame, column: str) -> pd.Series:
+    """A column of numbers, blank where rows do not have it."""
+    blank = pd.Series(float("nan"), index=cells.index)
+    return pd.to_numeric(cells.get(column, blank), errors="coerce").astype(float)
+
+
+def _eval_seconds(data: pd.DataFrame) -> pd.Series:
+    """Seconds of evaluation: the sum over a cell's tasks, averaged over calibration seeds."""
+    asked = data[data["task"] != ""].drop_duplicates(["cell", "task"])
+    per_cell = asked.groupby([*KEY, "cell"], sort=False)["eval_seconds"].sum(min_count=1)
+    return per_cell.groupby(KEY).mean()
 
 
 def tasks(points: pd.DataFrame) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ function startTable() {
     el(
       "p",
       { class: "legend" },
-      "✓ matches dense (paired test, 5 % margin); ✗ fails; ? undecided; ~ dense is at chance; · told, not judged.",
+      "✓ matches dense (paired test, 5 % margin); ✗ fails; ? undecided; ~ dense is at chance; · not judged.",
       " A method's name opens its cell.",
     ),
   );
