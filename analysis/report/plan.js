@@ -22,8 +22,8 @@ function planOf(i) {
 function heat(plan) {
   // A colour is at least 20 points of the scale away from the other end: small differences look small.
   const all = plan.kept.flat().filter((v) => v !== null),
-    low = Math.min(...all),
-    top = Math.max(low + 200, ...all);
+    top = Math.max(...all),
+    low = Math.max(0, Math.min(top - 200, ...all));
   const shadeOf = (v) => (v - low) / (top - low || 1),
     wide = plan.blocks.length > WRITTEN;
   const rows = plan.roles.map((role, r) =>
