@@ -42,22 +42,33 @@ def shares(data: pd.DataFrame, store: Store) -> pd.DataFrame:
     for cell in cells.itertuples():
         found = store.get_cell(str(cell.study), str(cell.cell)) or {}
         plan = found.get("plan") or {}
-        for layer, (out, wide) in (plan.get("shapes") or {}).items():
-            nbytes, nominal = plan["rooms"][layer]
-            kept = nbytes / (DENSE_BYTES * out * wide) if nominal is None else nominal
-            named = _LAYER.search(layer)
-            block, role = (int(named[1]), named[2]) if named else (0, layer)
-            rows.append((*(cell.model, cell.label, cell.budget, cell.calib_seed), block, role, layer, kept))
+        for layer, shape in (plan.get("shapes") or {}).items():
+            share, _ = kept(plan["rooms"][layer], shape)
+            rows.append(
+                (*(cell.model, cell.label, cell.budget, cell.calib_seed), *place(layer), layer, share)
+            )
     if not rows:
         raise collect.AnalysisError("plan: no cell of the study says what its layers keep; run it again")
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    ranked = table.assign(rank=table["role"].map(_rank))
+    ranked = table.assign(rank=table["role"].map(rank))
     keys = ["_cell", "block", "rank"]  # cells stay in reading order
     ranked["_cell"] = ranked.groupby(["model", "label", "budget", "calib_seed"], sort=False).ngroup()
     return ranked.sort_values(keys, kind="stable", ignore_index=True)[list(COLUMNS)]
 
 
-def _rank(role: str) -> int:
+def place(layer: str) -> tuple[int, str]:
+    """Block and role of a layer, by its name."""
+    named = _LAYER.search(layer)
+    return (int(named[1]), named[2]) if named else (0, layer)
+
+
+def kept(room: Sequence[Any], shape: Sequence[int]) -> tuple[float, int]:
+    """The share of the dense weight that a room is (nominal where the plan is), and its bytes."""
+    nbytes, nominal = room
+    return nbytes / (DENSE_BYTES * math.prod(shape)) if nominal is None else nominal, nbytes
+
+
+def rank(role: str) -> int:
     """Place of a role in the order of the data's flow."""
     return next((i for i, name in enumerate(ORDER) if role.endswith(name)), len(ORDER))
 
