@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "tasks/nano/model"
 SETTINGS = {"8 bit, whole rows": (8, -1), "4 bit, groups of 128": (4, 128), "4 bit, groups of 32": (4, 32)}
 DTYPES = ("bfloat16", "float32")
-POINTS = ("decode_tps_b1_l32", "decode_tps_b8_l32", "prefill_tps_b1_l128")
-SHAPE = {"hidden": 1024, "layers": 8, "heads": 16, "inner": 2816}
+POINTS = ("decode_tps_b1_l32", "decode_tps_b8_l32", "prefill_tps_b1_l32")
+SHAPE = {"hidden": 1024, "layers": 4, "heads": 16, "inner": 2816}
 
 
 def parent(folder: Path, **shape: int) -> Path:
@@ -43,6 +43,7 @@ def run(model: Path, folder: Path, repeats: int) -> None:
     task = [
         "task=efficiency",
         "task.efficiency.new=8",
+        "task.efficiency.lengths=[32]",
         f"task.efficiency.repeats={repeats}",
         f"store={folder}/rows",
         f"cache.dir={folder}/kept",

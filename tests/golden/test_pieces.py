@@ -52,6 +52,7 @@ def test_the_readme_holds_the_table():
     assert pieces.markdown(ROWS) in (pieces.HERE / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", COUNTS)
 def test_ours_is_the_golden_number(piece):
     near, found = NEAR.get(piece, 1e-4), {}
