@@ -8,10 +8,9 @@ import pytest
 import torch
 from toy_trial import Toy
 
-from crunchmark import Room, around, dense_bytes, entropic
+from crunchmark import Room, around, entropic
 from crunchmark.allocation import Plan, fit
 from crunchmark.programme import assign
-from crunchmark.terms import NM, Quantised
 from methods.allocate.components import Components
 from methods.allocate.dlp import DLP
 from methods.allocate.entropic import Entropic
@@ -256,29 +255,6 @@ def test_a_file_without_a_plan_is_said_so(tmp_path):
         (tmp_path / f"{k}.json").write_text(text)
         with pytest.raises(ValueError, match="holds no plan; valid"):
             Replay(str(tmp_path / f"{k}.json"))
-
-
-@pytest.mark.parametrize("given", [(None, False), (None, True), (16, False), (-1, True)])
-def test_sizes_of_bits_are_those_that_fit(given):
-    shape, (group, sym) = (12, 64), given
-    sizes = Quantised.sizes(shape, Room(0), group, sym)
-    reached = set()
-    for nbytes in range(sizes[0], dense_bytes(shape)):
-        bits, g = Quantised.fits(shape, Room(nbytes), "x", group, sym)
-        reached.add(Quantised.size(shape, bits, g, sym))
-    assert sizes == sorted(reached)
-    assert len(sizes) >= 7
-
-
-def test_sizes_of_runs_are_those_that_fit():
-    sizes = NM.sizes((12, 64), Room(0), 8)
-    kept = {NM.fits((12, 64), Room(n), 8, "x") for n in range(sizes[0], sizes[-1] + 9)}
-    assert [NM.size((12, 64), n, 8, 2) for n in sorted(kept)] == sizes
-    nominal = Room(0, 0.5)
-    full = dense_bytes((12, 64))
-    for m, sizes in ((7, Quantised.sizes((12, 64), nominal)), (7, NM.sizes((12, 64), nominal, 8))):
-        assert len(sizes) == m
-        assert all(0 < size < full for size in sizes)
 
 
 def test_units_go_up_together():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from term_cases import dtypes, normal, quantised, quick, seeds, sides
 
-from crunchmark.budget import Room, Unreachable
+from crunchmark.budget import Room, Unreachable, dense_bytes
 from crunchmark.terms import NM, Dense, LowRank, Product, Quantised, Sparse, Sum, unpack, unpack_mask
 
 rooms = st.builds(Room, st.integers(0, 4000), st.none(), dtypes)
@@ -96,6 +96,29 @@ def test_nominal_accounting_counts_as_papers_do():
             call(shape, Room(10**6, 0.01), "x")
     with pytest.raises(Unreachable):
         NM.fits(shape, Room(10**6, 0.2), 4, "x")
+
+
+@pytest.mark.parametrize("setting", [(None, False), (None, True), (16, False), (-1, True)])
+def test_sizes_of_bits_are_those_that_fit(setting):
+    shape, (group, sym) = (12, 64), setting
+    sizes = Quantised.sizes(shape, Room(0), group, sym)
+    reached = set()
+    for nbytes in range(sizes[0], dense_bytes(shape)):
+        bits, g = Quantised.fits(shape, Room(nbytes), "x", group, sym)
+        reached.add(Quantised.size(shape, bits, g, sym))
+    assert sizes == sorted(reached)
+    assert len(sizes) >= 7
+
+
+def test_sizes_of_runs_are_those_that_fit():
+    sizes = NM.sizes((12, 64), Room(0), 8)
+    kept = {NM.fits((12, 64), Room(n), 8, "x") for n in range(sizes[0], sizes[-1] + 9)}
+    assert [NM.size((12, 64), n, 8, 2) for n in sorted(kept)] == sizes
+    nominal = Room(0, 0.5)
+    full = dense_bytes((12, 64))
+    for m, sizes in ((7, Quantised.sizes((12, 64), nominal)), (7, NM.sizes((12, 64), nominal, 8))):
+        assert len(sizes) == m
+        assert all(0 < size < full for size in sizes)
 
 
 def test_named_size_of_what_is_unreachable():
