@@ -13,6 +13,8 @@ from statistics import median
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -74,6 +76,19 @@ def middle(costs: list[Cost]) -> Cost:
 def total(costs: list[Cost]) -> Cost:
     """One after the other."""
     return Cost(sum(c.seconds for c in costs), sum(c.cpu for c in costs), max(c.rise for c in costs))
+
+
+def medians(todo: Mapping[str, Mapping[str, Callable[[], Cost]]], repeats: int) -> dict[str, dict[str, Cost]]:
+    """Medians by row and column; columns take turns, so that a slow minute of the machine hits all."""
+    found: dict[str, dict[str, list[Cost]]] = {name: {k: [] for k in row} for name, row in todo.items()}
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("Compressing", total=repeats * sum(map(len, todo.values())))
+        for _ in range(repeats):
+            for name, row in todo.items():
+                for column, run in row.items():
+                    found[name][column].append(run())
+                    bar.advance(task)
+    return {name: {k: middle(c) for k, c in row.items()} for name, row in found.items()}
 
 
 def _resident() -> int:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.common import Cost, cost, llama, middle, options, record, tokens
+from benchmarks.common import Cost, cost, llama, medians, options, record, tokens
 from crunchmark.allocation import equal_shares
 from crunchmark.calib import Calibration
 from crunchmark.compress import compress
@@ -108,17 +108,13 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
     if args.reference:
         sides["peer"] = lambda job, model, _: theirs(job, model, ids, args.reference)
         warm(args.reference, JOBS.values())
-    todo = {**{name: [job] for name, job in JOBS.items()}, **SWEEPS}
-    todo = {name: jobs for name, jobs in todo.items() if re.search(args.only, name)}
-    found: dict[str, dict[str, list[Cost]]] = {name: {side: [] for side in sides} for name in todo}
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("Compressing", total=args.repeats * len(todo) * len(sides))
-        for _ in range(args.repeats):
-            for name, jobs in todo.items():
-                for side, work in sides.items():
-                    found[name][side].append(once(work, jobs, parent))
-                    bar.advance(task)
-    return {name: {side: middle(c) for side, c in row.items()} for name, row in found.items()}
+    chosen = {**{name: [job] for name, job in JOBS.items()}, **SWEEPS}
+    todo = {
+        name: {side: partial(once, work, jobs, parent) for side, work in sides.items()}
+        for name, jobs in chosen.items()
+        if re.search(args.only, name)
+    }
+    return medians(todo, args.repeats)
 
 
 def warm(reference: Path, jobs: Iterable[Job]) -> None:

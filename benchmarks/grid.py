@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.common import Cost, cost, llama, middle, options, record, tokens, total
+from benchmarks.common import Cost, cost, llama, medians, options, record, tokens, total
 from crunchmark.allocation import Uniform, equal_shares
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
@@ -83,13 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     args, console = options(parser, SHAPE), Console(width=150)
     torch.set_num_threads(args.threads)
-    todo = work(args)
-    costs: dict[str, dict[str, list[Cost]]] = {row: {column: [] for column in todo[row]} for row in todo}
-    for _ in range(args.repeats):
-        for row, columns in todo.items():
-            for column, run in columns.items():
-                costs[row][column].append(run())
-    found = {row: {column: middle(c) for column, c in columns.items()} for row, columns in costs.items()}
+    found = medians(work(args), args.repeats)
     ratios = {
         row: columns["shared"].cpu / sum(columns[n].cpu for n in CELLS) for row, columns in found.items()
     }

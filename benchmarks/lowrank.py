@@ -21,10 +21,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.common import Cost, llama, middle, options, record, tokens, total
+from benchmarks.common import Cost, llama, medians, options, record, tokens, total
 from benchmarks.compress import Job, once, ours, theirs, warm
 from crunchmark.interface import Method, ModelMethod
 from crunchmark.projected import Projected
@@ -79,20 +78,6 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     return {**found, TOGETHER: {"shared": lambda: us(every)}}
 
 
-def measure(args: argparse.Namespace) -> dict[str, dict[str, Cost]]:
-    """Medians by row and column; columns take turns, so that a slow minute of the machine hits all."""
-    todo = work(args)
-    found: dict[str, dict[str, list[Cost]]] = {name: {k: [] for k in row} for name, row in todo.items()}
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("Compressing", total=args.repeats * sum(map(len, todo.values())))
-        for _ in range(args.repeats):
-            for name, row in todo.items():
-                for column, run in row.items():
-                    found[name][column].append(run())
-                    bar.advance(task)
-    return {name: {k: middle(c) for k, c in row.items()} for name, row in found.items()}
-
-
 def ratios(row: Mapping[str, Cost]) -> dict[str, float]:
     """Peer / ours in processor seconds, for one budget and for five; {} where there is no peer."""
     if "peer one" not in row:
@@ -129,7 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     args, console = options(parser, SHAPE), Console(width=150)
     torch.set_num_threads(args.threads)
-    found = measure(args)
+    found = medians(work(args), args.repeats)
     console.print(show(found))
     if args.reference is None:
         console.print("no --reference DIR: our side only, no goal is checked")

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from benchmarks import compress, decode, grid, lowrank, sharing, study, walker
-from benchmarks.common import Cost
+from benchmarks.common import Cost, medians
 from benchmarks.peers import PEERS
 
 
@@ -26,7 +26,7 @@ def test_our_side_of_every_row_is_measured():
 def test_low_rank_is_measured_with_and_without_sharing(monkeypatch):
     monkeypatch.setattr(lowrank, "BUDGETS", (0.2, 0.4))
     size = {"hidden": 32, "layers": 1, "heads": 2, "inner": 48, "n": 2, "length": 16}
-    found = lowrank.measure(argparse.Namespace(**size, repeats=1, only="^a?svd$", reference=None))
+    found = medians(lowrank.work(argparse.Namespace(**size, only="^a?svd$", reference=None)), repeats=1)
     assert set(found) == {"svd", "asvd", lowrank.TOGETHER}
     assert set(found["asvd"]) == {"one", "shared", "alone"}
     assert all(cost.cpu > 0 for row in found.values() for cost in row.values())
