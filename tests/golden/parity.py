@@ -188,6 +188,18 @@ def agrees(row: Golden) -> bool:
     return bool(abs(row["ours"] / row["reference"] - 1) <= row["tolerance"])
 
 
+def faults(row: Golden) -> list[str]:
+    """What is wrong with a stored row, in words."""
+    off = row["ours"] / row["reference"] - 1
+    found = {
+        "commit is no whole hash": len(row["commit"]) != 40,
+        "difference is not that of ours and the reference": abs(row["difference"] - off) > 1e-6,
+        "a wider tolerance needs its measured reason": row["tolerance"] > 0.005 and not row["why"],
+        "ours is not within the tolerance": not agrees(row),
+    }
+    return [words for words, wrong in found.items() if wrong]
+
+
 HEAD = ("model", "method", "setting", "reference", "ours", "difference", "tolerance", "stored", "note")
 
 

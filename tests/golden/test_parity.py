@@ -52,10 +52,7 @@ def test_every_row_of_a_method_is_recomputed_here():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['model']}-{row['method']}-{row['setting']}")
 def test_rows_are_whole_and_agree(row):
-    assert len(row["commit"]) == 40
-    assert row["difference"] == pytest.approx(row["ours"] / row["reference"] - 1, abs=1e-6)
-    assert row["tolerance"] <= 0.005 or row["why"], "a wider tolerance needs its measured reason"
-    assert parity.agrees(row)
+    assert parity.faults(row) == []
 
 
 def test_the_readme_holds_the_table():

@@ -29,10 +29,7 @@ def test_the_number_of_rows():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['piece']}-{row['setting']}")
 def test_rows_are_whole_and_agree(row):
-    assert len(row["commit"]) == 40
-    assert row["difference"] == pytest.approx(row["ours"] / row["reference"] - 1, abs=1e-6)
-    assert row["tolerance"] <= 0.005 or row["why"], "a wider tolerance needs its measured reason"
-    assert parity.agrees(row)
+    assert parity.faults(row) == []
 
 
 def test_what_was_said_of_the_rows_holds():
