@@ -20,69 +20,29 @@ function columns() {
           value: (i) => real((scoreOf(i, t) || {}).v),
           cell: (i) => scoreCell(i, t),
         };
+  // A number of the cell, shown in its unit.
+  const fact = (key, name, hint, show) => ({
+    key,
+    name,
+    hint,
+    value: (i) => real(s[key][i]),
+    cell: (i) => show(s[key][i]),
+  });
   const made = [
     { key: "label", name: "method", text: true, value: (i) => s.label[i], cell: label },
     many
       ? { key: "model", name: "model", text: true, value: (i) => s.model[i], cell: (i) => s.model[i] }
       : null,
-    {
-      key: "budget",
-      name: "budget",
-      hint: "share of the bytes to remove, as asked",
-      value: (i) => real(s.budget[i]),
-      cell: (i) => budget(s.budget[i]),
-    },
+    fact("budget", "budget", "share of the bytes to remove, as asked", budget),
     { key: "state", name: "state", text: true, value: stateOf, cell: state },
     score,
-    {
-      key: "achieved",
-      name: "removed",
-      hint: "share of the bytes in scope that is gone, as measured",
-      value: (i) => real(s.achieved[i]),
-      cell: (i) => percent(s.achieved[i]),
-    },
-    {
-      key: "file",
-      name: "on disk",
-      hint: "the whole artifact",
-      value: (i) => real(s.file[i]),
-      cell: (i) => bytes(s.file[i]),
-    },
-    {
-      key: "bits",
-      name: "bits/weight",
-      hint: "of the whole model",
-      value: (i) => real(s.bits[i]),
-      cell: (i) => number(s.bits[i], 2),
-    },
-    {
-      key: "tps",
-      name: "tokens/s",
-      hint: "decoding, measured on the packed model",
-      value: (i) => real(s.tps[i]),
-      cell: (i) => number(s.tps[i], 1),
-    },
-    {
-      key: "compress",
-      name: "compress",
-      hint: "seconds, search included",
-      value: (i) => real(s.compress[i]),
-      cell: (i) => seconds(s.compress[i]),
-    },
-    {
-      key: "evaluate",
-      name: "evaluate",
-      hint: "seconds over all tasks",
-      value: (i) => real(s.evaluate[i]),
-      cell: (i) => seconds(s.evaluate[i]),
-    },
-    {
-      key: "seeds",
-      name: "seeds",
-      hint: "calibration draws",
-      value: (i) => s.seeds[i],
-      cell: (i) => String(s.seeds[i]),
-    },
+    fact("achieved", "removed", "share of the bytes in scope that is gone, as measured", percent),
+    fact("file", "on disk", "the whole artifact", bytes),
+    fact("bits", "bits/weight", "of the whole model", (v) => number(v, 2)),
+    fact("tps", "tokens/s", "decoding, measured on the packed model", (v) => number(v, 1)),
+    fact("compress", "compress", "seconds, search included", seconds),
+    fact("evaluate", "evaluate", "seconds over all tasks", seconds),
+    fact("seeds", "seeds", "calibration draws", String),
   ];
   return made.filter((c) => c && (c.key !== "tps" || R.has.tps));
 }

@@ -42,17 +42,12 @@ class Flips:
         parents = {row.model: row.cell for row in chosen[chosen["method"] == "dense"].itertuples()}
         models = dict(zip(chosen["cell"], chosen["model"], strict=True))
         states = {(r.cell, r.task, r.metric): r.state for r in chosen.itertuples()}
-        judged = {key[:2] for key, state in states.items() if state in style.JUDGED}
         dense: dict[tuple[str, int], Items] = {}
         lines: list[list[list[Any]]] = []
         for cell in cells:
             parent, flips = parents.get(models.get(cell)), []
             for (task, metric), t in place.items():
-                if (
-                    parent in (None, cell)
-                    or (cell, task) not in judged
-                    or states.get((cell, task, metric)) not in style.JUDGED
-                ):
+                if parent in (None, cell) or states.get((cell, task, metric)) not in style.JUDGED:
                     continue
                 if (parent, t) not in dense:
                     dense[parent, t] = self._items(parent, task, metric)
