@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = {  # what a method gives up; the bits of a pruner that also rounds make it one of the third
+KINDS = {  # what a method gives up; a pruner that also rounds is one of the third
     "single weights": "magnitude wanda sparsegpt",
     "bits": "rtn gptq awq hqq spqr squeezellm vq lr2vq",
     "bits and weights": "gqsa wanda_gptq sparsegpt_rtn",
@@ -42,8 +42,9 @@ WIDE, HIGH = 4.4, 3.5  # inches of a panel
 
 def kind_of(method: str, label: str) -> str:
     """What the method gives up, by its name and knobs."""
+    if method == "dense":
+        return method
     found = next((kind for kind, names in KINDS.items() if method in names.split()), OTHER)
-    found = method if method == "dense" else found
     return "bits and weights" if found == "single weights" and ROUNDS.search(label) else found
 
 
@@ -85,9 +86,7 @@ def draw(points: pd.DataFrame) -> Figure:
         group = points[(points["task"] == task) & (points["metric"] == metric)]
         _panel(axis, group, labels)
         axis.set_title(style.short_task(task))
-        axis.set_ylabel(
-            metric.replace("_", " ") + (" (log, inverted)" if style.is_perplexity(task, metric) else "")
-        )
+        axis.set_ylabel(pareto.metric_name(task, metric))
     figure.text(
         0.5, (foot - 0.42) / height, str(points["unit"].iloc[0]), ha="center", va="center", fontsize=9
     )
@@ -110,14 +109,15 @@ def _panel(axis: Axes, group: pd.DataFrame, labels: dict[str, list[str]]) -> Non
         for i, label in enumerate(names):
             line = own[own["label"] == label].sort_values("x")
             axis.plot(line["x"], line["value"], **_look(kind, i), zorder=3)
-    axis.plot([group["x"].max()], [dense], "*", ms=12, color="black", mec="white", mew=0.7, zorder=5)
+    own = group[group["state"] == "dense"]
+    axis.plot(own["x"], own["value"], "*", ms=12, color="black", mec="white", mew=0.7, zorder=5)
     pareto.fitted(axis, higher, small, limit)
 
 
 def _look(kind: str, i: int) -> dict[str, Any]:
     look = {
         "color": COLOURS[kind],
-        "marker": style.MARKERS[i],
+        "marker": style.MARKERS[i % len(style.MARKERS)],
         "linestyle": style.LINES[i % len(style.LINES)],
     }
     return look | {"lw": 1.1, "ms": 4.2, "mec": "white", "mew": 0.4}

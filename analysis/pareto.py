@@ -51,7 +51,7 @@ def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure
         blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
         _panel(axis, group, looks, blind)
         axis.set_title(style.short_task(task) + (" (dense is at chance)" if blind else ""))
-        axis.set_ylabel(_metric_name(task, metric))
+        axis.set_ylabel(metric_name(task, metric))
     made.label(unit)
     made.legend(["dense", *labels])
     if len(lost):
@@ -78,7 +78,7 @@ def with_x(points: pd.DataFrame, x: str) -> tuple[pd.DataFrame, str]:
     return points.assign(x=sizes.fillna(points["file_bytes"]) / size), f"artifact on disk ({unit})"
 
 
-def _metric_name(task: str, metric: str) -> str:
+def metric_name(task: str, metric: str) -> str:
     """The y label; perplexities say that their axis is turned over."""
     return (
         f"{metric.replace('_', ' ')} (log, inverted)"
