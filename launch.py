@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,8 @@ from rich.console import Console
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
 FAILED: list[int] = []  # exit codes of what went wrong in this process
 LONGEST = 600  # characters of an error
-DEBUG = bool(os.environ.get("HYDRA_FULL_ERROR"))  # the user wants stack traces
+FULL_ERROR = "HYDRA_FULL_ERROR"
+DEBUG = bool(os.environ.get(FULL_ERROR))  # the user wants stack traces
 COMPLAINTS = (ValueError, OSError)  # what our own checks raise: a line is enough
 OF_GRIDS = ("hydra.sweeper.grids", "hydra.sweeper.part")  # there are none but in an experiment
 SECRET = re.compile(r"https?://([^/\s\"']*@|\S*[?&][\w-]*(key|token|secret)[\w-]*=)", re.IGNORECASE)
@@ -187,13 +189,26 @@ def fail(error: BaseException, code: int) -> None:
     sys.stderr.write(text + "\n")
 
 
+@contextmanager
+def _handed_over() -> Iterator[None]:
+    """Inside, Hydra hands its exceptions over instead of printing them; after it all is as before."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[FULL_ERROR]
+        if before is not None:
+            os.environ[FULL_ERROR] = before
+
+
 def guarded(main: Callable[[], Any]) -> int:
     """Run Hydra's main; the exit code: 0 all well, 1 a cell failed, 2 something named is not valid."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions over instead of printing them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         check_words(sys.argv[1:])
-        main()
+        with _handed_over():
+            main()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         return 130

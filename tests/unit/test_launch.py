@@ -1,5 +1,6 @@
 """What the command line is told in one line before a cell is made."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,20 @@ def test_a_key_on_the_command_line_is_refused_before_it_is_written_anywhere(word
     monkeypatch.setattr("sys.argv", ["run.py", word])
     assert guarded(lambda: pytest.fail("Hydra has it")) == 2
     assert "sk-secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_what_hydra_is_told_does_not_stay(before, monkeypatch):
+    """Else whatever runs in this process, or is started by it, would show stack traces to its user."""
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr("launch.FAILED", [])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if before is not None:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", before)
+    seen = []
+    assert guarded(lambda: seen.append(os.environ["HYDRA_FULL_ERROR"])) == 0
+    assert seen == ["1"]
+    assert os.environ.get("HYDRA_FULL_ERROR") == before
 
 
 def test_addresses_without_a_key_are_let_through():
