@@ -30,6 +30,7 @@ from crunchmark.walk import statistics
 ROOT = Path(__file__).parents[2]
 YAMLS = {path.stem: path for path in sorted((ROOT / "conf/method").glob("*.yaml"))}
 SHARED = Shared()
+USUAL = 0.4  # what most promises are tried at
 BUDGETS = (0.1, 0.2, 0.4, 0.5, 0.58)
 LOWER = (0.7, 0.73, 0.76, 0.79, 0.82)  # where 4 bits of everything are too many
 STORED = torch.bfloat16
@@ -242,7 +243,7 @@ def rounds_what_is_kept(case):
 def budgets(case):
     """Budgets at which the case has something to give up: two where its family is one of many."""
     every = LOWER if rounds_what_is_kept(case) else BUDGETS
-    return every if case.family in EXTRA_FAMILIES else (every[1], every[-1])
+    return every if case.family in EXTRA_FAMILIES else (USUAL, every[-1])
 
 
 def coarsest(case, shape):
@@ -252,4 +253,4 @@ def coarsest(case, shape):
 
 
 def kinds(case):
-    return {leaf for t in once(case, 0.4).terms.values() for leaf in leaves(t)}
+    return {leaf for t in once(case, USUAL).terms.values() for leaf in leaves(t)}

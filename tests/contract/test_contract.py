@@ -22,6 +22,7 @@ from contract_cases import (
     SKIPPED,
     SOLVED,
     STORED,
+    USUAL,
     VARIANTS,
     WORKING,
     YAMLS,
@@ -90,10 +91,10 @@ def test_yaml_module_and_docstring_agree(name):
 
 @pytest.mark.parametrize("case", BASE, ids=str)
 def test_skips_are_these(case):
-    """At budget 0 and 0.2; the parent has but budget 0."""
-    for budget in (0.0, 0.2):
+    """At budget 0 and above; the parent has but budget 0."""
+    for budget in (0.0, USUAL):
         expected = nullcontext()
-        if (case.method, budget) == ("dense", 0.2):
+        if (case.method, budget) == ("dense", USUAL):
             expected = pytest.raises(Unreachable)
         if (case.method, case.family) in SKIPPED:
             expected = pytest.raises(Skip, match=SKIPPED[case.method, case.family])
@@ -134,7 +135,7 @@ def test_packs_within_the_room(case):
             assert term.nbytes() <= got.plan.rooms[name].nbytes
             assert term.shape == got.shapes[name]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < sizes[0]
+    assert sizes[-1] < sizes[0] or case not in FEW  # elsewhere the two budgets may end at one step
 
 
 @each
@@ -156,7 +157,7 @@ def test_the_file_holds_what_was_counted(case):
 
 @each
 def test_load_gives_the_same_logits(case):
-    got = once(case, 0.4)
+    got = once(case, USUAL)
     want = got.logits()
     assert not torch.allclose(want, logits(dense_model(case)), atol=1e-3)  # something was removed
     assert torch.equal(logits(crunchmark.load(got.folder, packed=False)), want)
@@ -166,14 +167,14 @@ def test_load_gives_the_same_logits(case):
 
 @few
 def test_the_same_seed_gives_the_same_bytes(case):
-    first = once(case, 0.4).digest
+    first = once(case, USUAL).digest
     forget()
-    assert run(case, 0.4).digest == first
+    assert run(case, USUAL).digest == first
 
 
 @each
 def test_leaves_no_trace_in_the_model(case):
-    model = once(case, 0.4).model
+    model = once(case, USUAL).model
     assert not model.training
     assert sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()) == 0
     assert all(torch.isfinite(t).all() for t in model.state_dict().values())

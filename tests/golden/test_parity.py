@@ -13,12 +13,14 @@ CHOSEN = {
     ("svd", "20 % of the parameters"),
     ("welore", "20 % of the parameters"),
 }
-QUICK = [
-    row
-    for row in ROWS
-    if row["model"] != "stories260K"
-    and ("32 sequences" in row["setting"] or (row["method"], row["setting"]) in CHOSEN)
-]
+QUICK = list(  # one of each method, the first of those with little to look at
+    {
+        row["method"]: row
+        for row in reversed(ROWS)
+        if row["model"] != "stories260K"
+        and ("32 sequences" in row["setting"] or (row["method"], row["setting"]) in CHOSEN)
+    }.values()
+)
 FLIPS = {
     "gptq": 5e-3,
     "sparsegpt": 5e-3,
@@ -46,8 +48,8 @@ def test_every_driver_has_a_row_or_a_reason():
 
 
 def test_every_row_of_a_method_is_recomputed_here():
-    assert {row["method"] for row in QUICK} == METHODS - set(parity.without())
-    assert len(QUICK) == 18
+    assert sorted(row["method"] for row in QUICK) == sorted(METHODS - set(parity.without()))
+    assert len(QUICK) == 14
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['model']}-{row['method']}-{row['setting']}")
