@@ -132,6 +132,8 @@ def one_line(error: BaseException) -> str:
 def no_field(where: str, names: Iterable[str]) -> str:
     """That an option is not there, what is near it, and what there is."""
     valid = sorted(names)
+    if not valid:
+        return f"{where} is no field; valid: {where.rpartition('.')[0]}=VALUE, which has none of its own"
     near = difflib.get_close_matches(where.rpartition(".")[2], valid, n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return f"{where} is no field{hint}; valid: {', '.join(valid)}"

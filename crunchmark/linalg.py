@@ -9,6 +9,7 @@ FEW, LARGE = 8, 256  # a partial solution pays where one direction in so many is
 OVERSAMPLE = 8  # directions iterated beside those that are wanted
 STEPS, ROUNDS = 4, 6  # subspace iterations between two checks, and how often it is checked
 MISSED = 1e-3  # share of the energy that a partial solution may miss at most
+CLOSE = 1e-6  # smallest over largest squared singular value from which a Gram matrix loses nothing
 FLOOR = 1e-12  # of the mean second moment: smaller ones count as so large
 LADDER = (1.0, 10.0, 100.0, 1000.0)  # how far a failing factorisation may raise its damping
 
@@ -84,15 +85,25 @@ def spectrum(weight: Tensor, gram: Tensor | None = None) -> Spectrum:
 def _tall(w: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same for out > in, through the smaller input side: W L = U S V^T with C = L L^T."""
     if gram is None:
-        u, s, _ = torch.linalg.svd(w, full_matrices=False)
-        return u, s.square()
+        return _left(w)
     if gram.ndim == 1:
-        u, s, _ = torch.linalg.svd(w * gram.sqrt(), full_matrices=False)
-        return u, s.square()
+        return _left(w * gram.sqrt())
     lam, q = torch.linalg.eigh(gram)
     floor = FLOOR * lam.mean()  # directions that no input has still span the outputs of W
-    root = q * lam.clamp(min=floor).sqrt()  # (in, in), C = root root^T
-    u, s, _ = torch.linalg.svd(w @ root, full_matrices=False)  # (out, in)
+    return _left(w @ (q * lam.clamp(min=floor).sqrt()))  # (in, in), C = root root^T
+
+
+def _left(tall: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (out, in) and squared singular values (in,) of a tall matrix, largest first.
+
+    Where values are close enough, as V and U = A V / s of A^T A, in half the time: U is orthonormal to
+    2e-16 (s_1 / s_n)^2, which is far below a digit of the float32 it ends in.
+    """
+    values, v = torch.linalg.eigh(tall.T @ tall)  # (in,), (in, in)
+    if values[0] > CLOSE * values[-1]:
+        values, v = values.flip(0), v.flip(1)
+        return tall @ v / values.sqrt(), values
+    u, s, _ = torch.linalg.svd(tall, full_matrices=False)
     return u, s.square()
 
 

@@ -241,9 +241,9 @@ def rounds_what_is_kept(case):
 
 
 def budgets(case):
-    """Budgets at which the case has something to give up: two where its family is one of many."""
+    """Budgets at which the case has something to give up: one where its family is one of many."""
     every = LOWER if rounds_what_is_kept(case) else BUDGETS
-    return every if case.family in EXTRA_FAMILIES else (USUAL, every[-1])
+    return every if case.family in EXTRA_FAMILIES else (USUAL,)
 
 
 def coarsest(case, shape):

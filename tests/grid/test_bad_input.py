@@ -38,6 +38,7 @@ BAD = {
     "track=wandbb": "track='wandbb' is unknown; nearest: wandb",
     "track._target_=crunchmark.track.WandB": "",
     "foo=1": "foo is no field",
+    "budget.x=1": "budget.x is no field; valid: budget=VALUE",
     "experiment=kick_nano": "experiment=kick_nano has grids, of which one run would take none; valid: -m",
     "hydra.sweeper.part=1/2": "hydra.sweeper.part belongs to an experiment; valid: beside -m experiment=NAME",
 }

@@ -67,13 +67,13 @@ def test_the_integer_programme_finds_what_brute_force_finds(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [60.0, 1e-6])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_integer_programme_is_within_its_limit_and_no_worse_than_equal_options(seed, seconds):
     """Also where there is no time to solve it."""
     dice = random.Random(seed)
     sizes = [sorted(dice.randint(1, 10**6) for _ in range(30)) for _ in range(60)]
     costs = [sorted((dice.random() ** 3 for _ in row), reverse=True) for row in sizes]
-    for share in (0.3, 0.5, 0.8):
+    for share in (0.3, 0.8):
         limit = share * sum(row[-1] for row in sizes)
         equal = [max(0, sum(s <= share * row[-1] for s in row) - 1) for row in sizes]
         assert paid(sizes, equal) <= limit

@@ -4,6 +4,7 @@ import pytest
 import torch
 from method_recipe import normal
 
+from crunchmark import linalg
 from crunchmark.linalg import LADDER, calibrated_error, damped_inverse, principal, spectrum
 
 
@@ -112,6 +113,17 @@ def test_spectrum_energies_are_squared_singular_values(shape):
         found = spectrum(w, c)
         want = torch.linalg.svdvals(m).square()
         torch.testing.assert_close(found.energy[: len(want)], want, rtol=1e-8, atol=1e-8 * float(want[0]))
+
+
+@pytest.mark.parametrize("last", [1e-2, 1e-5])
+def test_a_tall_basis_is_orthonormal_however_far_its_values_are_apart(last):
+    left, _ = torch.linalg.qr(normal(8, 60, 24, dtype=torch.float64))
+    right, _ = torch.linalg.qr(left[:24])
+    w = (left * last ** torch.linspace(0, 1, 24).double() @ right).float()  # of condition 1 / last
+    found = spectrum(w)
+    assert (found.energy[-1] > linalg.CLOSE * found.energy[0]) == (last > 1e-3)  # both ways are taken
+    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(24).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.energy, torch.linalg.svdvals(w.double()).square(), rtol=1e-8, atol=1e-15)
 
 
 def test_calibrated_error():
