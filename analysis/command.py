@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,14 @@ import pandas as pd
 from analysis import collect, protocols
 
 MIXED = ("refuse", "drop")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command that answers yes or no wrote, and the exit code that is its answer."""
+
+    paths: list[Path]
+    code: int
 
 
 def parser(purpose: str) -> argparse.ArgumentParser:
@@ -54,12 +63,16 @@ def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def run(command: Callable[[Sequence[str] | None], list[Path]], argv: Sequence[str] | None = None) -> int:
+def run(
+    command: Callable[[Sequence[str] | None], list[Path] | Answer], argv: Sequence[str] | None = None
+) -> int:
     """Run a command: print the paths it wrote, or one line of what is wrong."""
     try:
-        for path in command(argv):
-            sys.stdout.write(f"{path}\n")
+        found = command(argv)
     except (collect.AnalysisError, OSError) as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    return 0
+    answer = found if isinstance(found, Answer) else Answer(found, 0)
+    for path in answer.paths:
+        sys.stdout.write(f"{path}\n")
+    return answer.code
