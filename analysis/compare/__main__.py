@@ -87,7 +87,7 @@ def compared(given: argparse.Namespace) -> Comparison:
         )
     found = tests.lines(a, b, pairing, command.listed(given.metric), given.margin)
     only = [
-        [side.title(cell) for cell in cells] for side, cells in ((a, pairing.only_a), (b, pairing.only_b))
+        [side.titles[cell] for cell in cells] for side, cells in ((a, pairing.only_a), (b, pairing.only_b))
     ]
     changes = changed.changes(a, b, pairing)
     return Comparison(_told(a), _told(b), found, changes, *only, len(pairing.pairs), given.strict)
@@ -96,7 +96,7 @@ def compared(given: argparse.Namespace) -> Comparison:
 def _told(side: Side) -> str:
     """A side in words."""
     cells = list(side.cells)
-    what = f"{side.title(cells[0])}, cell {cells[0][:8]}" if side.one else f"{len(cells)} cells"
+    what = f"{side.titles[cells[0]]}, cell {cells[0][:8]}" if side.one else f"{len(cells)} cells"
     return style.printable(f"{side.store.root / side.study}: {what}")
 
 

@@ -39,7 +39,7 @@ def lines(name: str, side: Side, margin: float | None) -> tuple[pd.DataFrame, li
         budget = "dense" if point.budget == 0 else f"budget {style.budget_name(point.budget)}"
         if point.row is not None:
             own = point.tolerance if margin is None else margin
-            found.append(_line(side.title(str(point.row["cell"])), point, expected["task"], own))
+            found.append(_line(side.titles[str(point.row["cell"])], point, expected["task"], own))
         elif any(abs(row["budget"] - point.budget) < 1e-9 for row in rows):
             state = LOST if any(end in point.status for end in style.GONE) else ""
             head = (budget, "", "", str(expected["task"]), point.metric, False)

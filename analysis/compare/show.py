@@ -21,7 +21,15 @@ from analysis.compare.changed import Change
 from analysis.render import Cell, Grid, markdown
 
 FORMATS = ("md", "csv", "json")
-WORST = ("lost", "regression", "worse", "not compared", "better")  # told one by one, the worst first
+WORST = (
+    "lost",
+    "regression",
+    "worse",
+    "not compared",
+    "only in A",
+    "better",
+    "only in B",
+)  # told one by one, the worst first
 LOOKS = {
     "lost": "bold red",
     "regression": "bold red",
@@ -33,6 +41,7 @@ FEW = 40  # lines that are all shown
 NAMED = 12  # cells without another side that a terminal names
 VALUES = 2  # different values of one fact that are told one by one
 HEAD = ("cell", "task", "n", "A", "B", "B − A [95 %]", "relative", "lost/gained", "p, Holm", "verdict")
+SPARE = ("relative", "lost/gained", "n")  # columns, the first that goes first
 CHANGED = ("what", "A", "B", "cells")
 LEGEND = (
     "Paired tests on the same items. p: of no difference, over all lines (Holm). regression: worse by more "
@@ -63,20 +72,21 @@ class Comparison:
     @property
     def faults(self) -> int:
         """What makes the exit code 1."""
-        missing = self.counts["not compared"] + len(self.only_a) if self.strict else 0
-        return self.counts["regression"] + self.counts["lost"] + missing
+        missing = self.counts["not compared"] + self.counts["only in A"] + len(self.only_a)
+        return self.counts["regression"] + self.counts["lost"] + missing * self.strict
 
     @property
     def tested(self) -> int:
         """Lines with a test."""
-        return len(self.lines) - self.counts["not compared"]
+        return int((self.lines["state"] != "").sum())
 
     def answer(self) -> str:
         """The last line."""
-        told = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.most_common())
+        told = ", ".join(f"{verdict} {count}" for verdict, count in self.counts.most_common())
         more = f"; {len(self.only_a)} cells only in A" if self.only_a else ""
         more += f"; {len(self.only_b)} only in B" if self.only_b else ""
-        return f"{'regression' if self.faults else 'no regression'}: {told}{more}"
+        many = {0: "no regression", 1: "1 regression"}.get(self.faults, f"{self.faults} regressions")
+        return f"{many}: {told}{more}"
 
 
 def show(found: Comparison, console: Console, every: bool = False) -> None:
@@ -94,13 +104,26 @@ def show(found: Comparison, console: Console, every: bool = False) -> None:
     chosen = _chosen(found.lines, every)
     if len(chosen):
         told = [(_texts(row), LOOKS.get(row["verdict"], "")) for _, row in chosen.iterrows()]
-        console.print(_table(HEAD, told, "scores", right=range(2, 9)))
+        console.print(_fitting(told, console.width))
     left = len(found.lines) - len(chosen)
     below = [f"{left} lines without news are not shown: --all shows them"] if left else []
     below += [NUMBERS if found.published else LEGEND, *_apart(found, None if every else NAMED)]
     for line in below:
         console.print(Text(line, style="dim"))
     console.print(Text(found.answer(), style="bold red" if found.faults else "bold green"))
+
+
+def _fitting(lines: Sequence[tuple[Sequence[str], str]], width: int) -> Table:
+    """The scores, without the columns that a narrow terminal has no room for."""
+    for spare in range(len(SPARE) + 1):
+        kept = [i for i, name in enumerate(HEAD) if name not in SPARE[:spare]]
+        told = [([texts[i] for i in kept], look) for texts, look in lines]
+        table = _table(
+            [HEAD[i] for i in kept], told, "scores", right=[kept.index(i) for i in kept if 1 < i < 9]
+        )
+        if Console(width=1000).measure(table).maximum <= width:
+            break
+    return table
 
 
 def _chosen(lines: pd.DataFrame, every: bool) -> pd.DataFrame:
@@ -139,11 +162,11 @@ def _texts(row: pd.Series) -> list[str]:
     if style.known(row["low"]) and style.known(row["high"]):
         apart += f" [{_signed(row['low'])}, {_signed(row['high'])}]"
     relative = f"{100 * row['change']:+.1f} %".replace("-", "−") if math.isfinite(row["change"]) else ""
-    verdict = row["verdict"] + (f": {row['note']}" if row["note"] else "")
+    note = row["note"] if row["note"] != row["verdict"] else ""
+    verdict = row["verdict"] + (f": {note}" if note else "")
     count = f"{row['n']:.0f}" if style.known(row["n"]) else ""
     values = (style.number(row["value_a"]), style.number(row["value_b"]))
-    task = style.printable(style.short_task(row["task"]))
-    return [row["title"], task, count, *values, apart, relative, flips, _p(row["p_holm"]), verdict]
+    return [row["title"], row["asked"], count, *values, apart, relative, flips, _p(row["p_holm"]), verdict]
 
 
 def _signed(value: float) -> str:

@@ -39,17 +39,31 @@ class Side:
 
     def rows(self, cell: str) -> dict[tuple[str, str], pd.Series]:
         """The rows of a cell by task and metric."""
-        own = self.data[(self.data["cell"] == cell) & (self.data["task"] != "")]
-        return {(row["task"], row["metric"]): row for _, row in own.iterrows()}
+        own = self._scored.get(cell)
+        return {} if own is None else {(row["task"], row["metric"]): row for _, row in own.iterrows()}
 
-    def title(self, cell: str) -> str:
-        """A cell for people: method and settings, budget, and the draw where there are several."""
-        row = self.cells[cell]
-        alike = self.data[(self.data["label"] == row["label"]) & (self.data["budget"] == row["budget"])]
-        draw = f" #{row['calib_seed']}" if alike["calib_seed"].nunique() > 1 else ""
-        budget = "" if row["method"] == "dense" else f" {style.budget_name(row['budget'])}"
-        model = f"{row['model']} " if self.data["model"].nunique() > 1 else ""
-        return style.printable(f"{model}{row['label']}{budget}{draw}")
+    @cached_property
+    def _scored(self) -> dict[Any, pd.DataFrame]:
+        """Rows with scores, by cell."""
+        return dict(iter(self.data[self.data["task"] != ""].groupby("cell", sort=False)))
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Cells for people: method and settings, budget, model and draw where there are several."""
+        draws = self.data.groupby(["model", "label", "budget"])["calib_seed"].nunique()
+        models = self.data["model"].nunique() > 1
+        found = {}
+        for cell, row in self.cells.items():
+            several = draws.get((row["model"], row["label"], row["budget"]), 0) > 1
+            parts = [row["model"]] if models else []
+            parts += (
+                [row["label"]]
+                if row["method"] == "dense"
+                else [row["label"], style.budget_name(row["budget"])]
+            )
+            parts += [f"#{_seed(row['calib_seed'])}"] if several else []
+            found[cell] = style.printable(" ".join(parts))
+        return found
 
 
 @dataclass(frozen=True)

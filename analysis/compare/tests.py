@@ -14,6 +14,7 @@ from crunchmark.paired import COVERAGE, MARGIN, compare, value_of
 
 LEVEL = 0.05  # of a difference, two-sided; a regression is one-sided, at half of it
 TOLD = ("delta", "low", "high", "lost", "gained", "p_value", "p_match", "p_fail")  # of a Comparison
+ONE_SIDED = ("only in A", "only in B")  # the other one was not asked
 LOST = "lost"  # A has a score, and B ended without one
 
 
@@ -66,6 +67,12 @@ def lines(a: Side, b: Side, pairing: Pairing, metrics: list[str], margin: float 
 def judged(found: list[Line]) -> pd.DataFrame:
     """A frame of lines with what holds over all: `p_holm` of no difference, `state_holm` and `verdict`."""
     data = pd.DataFrame([asdict(line) for line in found], columns=[f.name for f in fields(Line)])
+    data["n"] = pd.Series([line.n for line in found], dtype=object)  # whole numbers, and none
+    names, metrics = style.short_tasks(data["task"].unique()), data.groupby("task")["metric"].nunique()
+    data["asked"] = [
+        style.printable(names[line.task] + (f" {line.metric}" if metrics[line.task] > 1 else ""))
+        for line in found
+    ]
     data["change"] = data["delta"] / data["value_a"].abs().where(data["value_a"] != 0)
     data = stats.family(data, by=()).rename(columns={"p_holm": "p_margin_holm"})
     data["p_holm"] = stats.holm(data["p_value"])
@@ -78,7 +85,7 @@ def _verdict(row: pd.Series) -> str:
     if row["state_holm"] in ("fail", LOST):
         return "regression" if row["state_holm"] == "fail" else LOST
     if row["state"] in ("", "chance"):
-        return "at chance" if row["state"] else "not compared"
+        return "at chance" if row["state"] else row["note"] if row["note"] in ONE_SIDED else "not compared"
     if row["p_holm"] <= LEVEL:
         return "better" if (row["delta"] > 0) == row["higher_is_better"] else "worse"
     if row["identical"]:
@@ -108,16 +115,16 @@ def _pair(
             reason = collect.reasons(last).get(key[0]) or collect.why(last)
             yield Line(*head, value_a=one["value"], state=LOST, note=style.printable(reason))
         else:
-            yield Line(*head, value_a=one["value"], note="B was not asked")
+            yield Line(*head, value_a=one["value"], note=ONE_SIDED[0])
     for key in (key for key in theirs if key in wanted and key not in ours):
         two = theirs[key]
         head = (title, cell_a, cell_b, *key, bool(two["higher_is_better"]))
-        yield Line(*head, value_b=two["value"], note="A was not asked")
+        yield Line(*head, value_b=two["value"], note=ONE_SIDED[1])
 
 
 def between(a: Side, b: Side, cell_a: str, cell_b: str) -> str:
     """A pair for people: one name, or both where two cells of their own were named."""
-    names = [side.title(cell) for side, cell in ((a, cell_a), (b, cell_b))]
+    names = [side.titles[cell] for side, cell in ((a, cell_a), (b, cell_b))]
     return " → ".join(dict.fromkeys(names)) if a.one and b.one else names[0]
 
 
