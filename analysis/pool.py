@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +138,7 @@ def _margin(group: pd.DataFrame) -> float | None:
     return float(margin) if known(margin) and margin is not pd.NA else MARGIN
 
 
-def kind_of(row: pd.Series, side: Side) -> str:
+def kind_of(row: Mapping[str, Any] | pd.Series, side: Side) -> str:
     """What the scores amount to; a row of an older harness does not say, but its value does."""
     if known(row.get("kind")):
         return str(row["kind"])

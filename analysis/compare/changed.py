@@ -68,7 +68,7 @@ def _scored(
     for key, one in a.rows(cell_a).items():
         if key not in rows:
             continue
-        sides = [dict(_made(row)) for row in (one.to_dict(), rows[key].to_dict())]
+        sides = [dict(_made(row)) for row in (one, rows[key])]
         for fact in dict.fromkeys([*sides[0], *sides[1]]):
             left, right = (side.get(fact, NOTHING) for side in sides)
             same = (left, right) == (ours.get(fact, NOTHING), theirs.get(fact, NOTHING))

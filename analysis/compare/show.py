@@ -19,6 +19,7 @@ from rich.text import Text
 from analysis import outfile, style
 from analysis.compare.changed import Change
 from analysis.render import Cell, Grid, markdown
+from crunchmark.store import Row
 
 FORMATS = ("md", "csv", "json")
 WORST = (
@@ -103,7 +104,7 @@ def show(found: Comparison, console: Console, every: bool = False) -> None:
     console.print()
     chosen = _chosen(found.lines, every)
     if len(chosen):
-        told = [(_texts(row), LOOKS.get(row["verdict"], "")) for _, row in chosen.iterrows()]
+        told = [(_texts(row), LOOKS.get(row["verdict"], "")) for row in chosen.to_dict("records")]
         console.print(_fitting(told, console.width))
     left = len(found.lines) - len(chosen)
     below = [f"{left} lines without news are not shown: --all shows them"] if left else []
@@ -155,7 +156,7 @@ def _table(
     return shown
 
 
-def _texts(row: pd.Series) -> list[str]:
+def _texts(row: Row) -> list[str]:
     """A line as texts."""
     flips = f"{row['lost']:g} / {row['gained']:g}" if style.known(row["lost"]) else ""
     apart = _signed(row["delta"])
@@ -222,7 +223,7 @@ def _markdown(found: Comparison) -> str:
     def cells(texts: Sequence[str]) -> list[Cell]:
         return [Cell(text.replace("&", "&amp;").replace("<", "&lt;")) for text in texts]
 
-    lines = [cells(_texts(row)) for _, row in _chosen(found.lines, True).iterrows()]
+    lines = [cells(_texts(row)) for row in _chosen(found.lines, True).to_dict("records")]
     parts = [
         f"# {found.a} and {found.b}\n".replace("<", "&lt;"),
         f"**{found.answer()}**\n".replace("<", "&lt;"),
@@ -243,7 +244,7 @@ def _csv(found: Comparison) -> str:
 
 def _json(found: Comparison) -> str:
     """Everything; what is no number is null."""
-    lines = [{name: _plain(value) for name, value in row.items()} for _, row in found.lines.iterrows()]
+    lines = [{name: _plain(value) for name, value in row.items()} for row in found.lines.to_dict("records")]
     whole = {"a": found.a, "b": found.b, "regression": bool(found.faults), "counts": dict(found.counts)}
     whole |= {"lines": lines, "changes": [asdict(change) for change in found.changes]}
     whole |= {"only_a": found.only_a, "only_b": found.only_b}

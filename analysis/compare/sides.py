@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import collect, command, label, style
 from analysis.collect import AnalysisError
-from crunchmark.store import Store
+from crunchmark.store import Row, Store
 
 LISTED = 8  # names of a message
 
@@ -29,23 +29,26 @@ class Side:
     one: bool  # it names a cell
 
     @cached_property
-    def cells(self) -> dict[str, pd.Series]:
+    def cells(self) -> dict[str, Row]:
         """The first row of each cell, by its key, in reading order."""
-        return {str(row["cell"]): row for _, row in self.data.drop_duplicates("cell").iterrows()}
+        first = self.data[~self.data["cell"].duplicated()]
+        return {str(row["cell"]): row for row in first.to_dict("records")}
 
     def facts(self, cell: str) -> Mapping[str, Any]:
         """What cell.json says."""
         return self.store.get_cell(self.study, cell) or {}
 
-    def rows(self, cell: str) -> dict[tuple[str, str], pd.Series]:
+    def rows(self, cell: str) -> dict[tuple[str, str], Row]:
         """The rows of a cell by task and metric."""
-        own = self._scored.get(cell)
-        return {} if own is None else {(row["task"], row["metric"]): row for _, row in own.iterrows()}
+        return self._scored.get(cell, {})
 
     @cached_property
-    def _scored(self) -> dict[Any, pd.DataFrame]:
-        """Rows with scores, by cell."""
-        return dict(iter(self.data[self.data["task"] != ""].groupby("cell", sort=False)))
+    def _scored(self) -> dict[str, dict[tuple[str, str], Row]]:
+        """Rows with scores by cell, task and metric."""
+        found: dict[str, dict[tuple[str, str], Row]] = {}
+        for row in self.data[self.data["task"] != ""].to_dict("records"):
+            found.setdefault(str(row["cell"]), {})[row["task"], row["metric"]] = row
+        return found
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -100,15 +103,19 @@ def read(name: str, place: str, options: argparse.Namespace) -> Side:
 
 def _cell(store: Store, study: str, key: str, where: str) -> pd.DataFrame:
     """The rows of the one cell whose key starts like this, also of one that a newer one stands for."""
-    collect.load(study, store.root)  # says what is wrong with the store or the study
-    found = {str(row["cell"]): row for row in store.rows(study)}
+    try:
+        rows = store.rows(study)
+    except ValueError:
+        collect.load(study, store.root)  # says what is wrong with the store, the study or a file
+        raise
+    found = {str(row["cell"]): row for row in rows}
     alike = [cell for cell in found if cell.startswith(key)]
     if len(alike) != 1:
         told = [f"{cell[:8]} ({_named(found[cell])})" for cell in (alike or list(found))[:LISTED]]
         more = f" and {len(alike or found) - LISTED} more" if len(alike or found) > LISTED else ""
         what = f"{len(alike)} cells start" if alike else "no cell starts"
         raise AnalysisError(f"{where}: {what} with {key!r}; there are: {', '.join(told)}{more}")
-    return collect.frame([row for row in store.rows(study) if str(row["cell"]) == alike[0]])
+    return collect.frame([row for row in rows if str(row["cell"]) == alike[0]])
 
 
 def _named(row: Mapping[str, Any]) -> str:

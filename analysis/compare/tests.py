@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import collect, pool, stats, style
 from analysis.compare.sides import Pairing, Side
 from crunchmark.paired import COVERAGE, MARGIN, compare, value_of
+from crunchmark.store import Row
 
 LEVEL = 0.05  # of a difference, two-sided; a regression is one-sided, at half of it
 TOLD = ("delta", "low", "high", "lost", "gained", "p_value", "p_match", "p_fail")  # of a Comparison
@@ -76,11 +77,11 @@ def judged(found: list[Line]) -> pd.DataFrame:
     data["change"] = data["delta"] / data["value_a"].abs().where(data["value_a"] != 0)
     data = stats.family(data, by=()).rename(columns={"p_holm": "p_margin_holm"})
     data["p_holm"] = stats.holm(data["p_value"])
-    data["verdict"] = [_verdict(row) for _, row in data.iterrows()]
+    data["verdict"] = [_verdict(row) for row in data.to_dict("records")]
     return data
 
 
-def _verdict(row: pd.Series) -> str:
+def _verdict(row: Row) -> str:
     """What a line amounts to, in a word."""
     if row["state_holm"] in ("fail", LOST):
         return "regression" if row["state_holm"] == "fail" else LOST
@@ -130,8 +131,8 @@ def between(a: Side, b: Side, cell_a: str, cell_b: str) -> str:
 
 def _tested(
     head: tuple[str, str, str, str, str, bool],
-    one: pd.Series,
-    two: pd.Series,
+    one: Row,
+    two: Row,
     readers: list[pool.Reader],
     margin: float | None,
 ) -> Line:
@@ -170,7 +171,7 @@ def _alone(side: pool.Side) -> pool.Side:
     return {name: (score, weight, None) for name, (score, weight, _) in side.items()}
 
 
-def _margin(row: pd.Series, asked: float | None) -> float:
+def _margin(row: Row, asked: float | None) -> float:
     """The margin that was asked for, else the metric's own."""
     own = row.get("margin")
     return asked if asked is not None else float(own) if style.known(own) else MARGIN
