@@ -94,8 +94,6 @@ def test_another_share_is_tested_on_the_items(root, capsys):
     assert code == 0
     assert named(out) == ["gptq 0.5"]
     assert "ppl ≤ 120 %" in out
-    code, out, _ = asked(capsys, root, "--max-bytes", "2.1MB", "--keep", "mcr=0.8", "--keep", "ppl=0.95")
-    assert code == 1
     code, out, _ = asked(capsys, root, "--max-bytes", "2.4MB", "--keep", "mcr=0.99")
     assert code == 1
     assert "0 kept, 0 undecided, 2 lost" in out
@@ -187,6 +185,5 @@ def test_draws_are_one_cell_of_the_largest_file_and_models_are_not_mixed(tmp_pat
     assert "name one: big\N{REPLACEMENT CHARACTER}[31m, nano" in err
     code, out, _ = asked(capsys, tmp_path, *words, "1.5MB", "--model", "nano")
     assert code == 1
-    code, out, _ = asked(capsys, tmp_path, *words, "2MB", "--model", "nano")
-    assert code == 0
+    assert "smallest that keeps" in out
     assert "svd 0.3 (draw 0 of 2): python run.py" in out

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -52,58 +53,85 @@ def root(made, tmp_path):
     return shutil.copytree(made, tmp_path / "store")
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Two studies whose cells differ in every way; a cell each that the other has not."""
+    folder = tmp_path_factory.mktemp("many")
+    nats, fewer = GOOD["ppl"], DENSE | {"mcr": right(10, n=399)}
+    later = {
+        "svd": {"mcr": right(72)},
+        "wanda": {"mcr": right(24)},
+        "rtn": {"mcr": right(14)},
+        "lord": {"mcr": right(0)},
+        "gptq": {"ppl": [s + 0.1 for s in nats[:-1]] + [1.2]},
+        "hqq": {"ppl": [math.inf] * len(nats)},
+        "awq": {"mcr": right(12, n=399)},
+        "afm": {},
+    }
+    for study in ("old", "new"):
+        cell(folder, study, "dense", 0.0, DENSE)
+    for method, scores in later.items():
+        ended = {"state": "failed", "reason": "no memory"} if method == "afm" else {}
+        before = {task: GOOD[task] for task in scores or ("mcr",)}
+        cell(folder, "old", method, 0.3, before, DENSE)
+        cell(folder, "new", method, 0.3, scores, fewer if method == "awq" else DENSE, **ended)
+    cell(folder, "old", "vq", 0.5, {"mcr": GOOD["mcr"]}, DENSE)
+    cell(folder, "new", "lrt", 0.5, {"mcr": GOOD["mcr"]}, DENSE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(many):
+    return compared(many, "old", "new")
+
+
+def test_what_each_line_amounts_to(found):
+    assert verdicts(found) == {
+        ("dense", "mcr"): "identical",
+        ("dense", "ppl"): "identical",
+        ("svd 0.3", "mcr"): "regression",
+        ("wanda 0.3", "mcr"): "worse",  # 12 items lost, 3 %
+        ("rtn 0.3", "mcr"): "within margin",  # 2 items lost are chance
+        ("lord 0.3", "mcr"): "better",
+        ("gptq 0.3", "ppl"): "regression",
+        ("hqq 0.3", "ppl"): "regression",
+        ("awq 0.3", "mcr"): "not compared",
+        ("afm 0.3", "mcr"): "lost",
+    }
+    notes = {line.title: line.note for line in found.lines.itertuples() if line.note}
+    assert notes["afm 0.3"] == "failed: no memory"
+    assert "item 'mcr/399' is not in every seed" in notes["awq 0.3"]
+    assert (found.only_a, found.only_b) == (["vq 0.5"], ["lrt 0.5"])
+    assert found.faults == 4
+    assert replace(found, strict=True).faults == 6
+
+
+def test_the_figures_are_those_of_the_tests(found):
+    line = found.lines.query("title == 'svd 0.3'").iloc[0]
+    assert (line["lost"], line["gained"], line["n"]) == (60, 0, 400)
+    assert line["delta"] == pytest.approx(-0.15)
+    assert line["low"] < -0.15 < line["high"] < 0
+    assert line["change"] == pytest.approx(-0.15 / 0.97)
+    assert line["p_value"] == pytest.approx(binomtest(60, 60).pvalue)
+    assert line["p_holm"] == pytest.approx(7 * line["p_value"])  # the smallest of the seven with one
+
+
+def test_what_is_a_regression_depends_on_the_margin_and_the_side(many):
+    found = compared(many, "new", "old", "--margin", "0")
+    told = verdicts(found)
+    assert told["svd 0.3", "mcr"] == "better"
+    assert told["lord 0.3", "mcr"] == "regression"  # 3 %, within the margin of 5 %
+    assert told["rtn 0.3", "mcr"] == "not told apart"
+    assert told["gptq 0.3", "ppl"] == "better"
+    assert told["afm 0.3", "mcr"] == "only in B"
+    assert found.faults == 1
+
+
 def test_the_same_study_has_no_regression_and_no_change(root, capsys):
     code, out, _ = asked(capsys, root, "old", "new")
     assert code == 0
     assert "nothing else that is recorded differs" in out
     assert out.rstrip().endswith("no regression: identical 6")
-
-
-def test_a_loss_beyond_the_margin_is_a_regression_with_the_tests_figures(root):
-    cell(root, "new", "svd", 0.3, {"mcr": right(72), "ppl": GOOD["ppl"]}, DENSE)
-    found = compared(root, "old", "new")
-    line = found.lines.query("verdict == 'regression'").iloc[0]
-    assert (line["title"], line["task"], line["lost"], line["gained"], line["n"]) == (
-        "svd 0.3",
-        "mcr",
-        60,
-        0,
-        400,
-    )
-    assert line["delta"] == pytest.approx(-0.15)
-    assert line["low"] < -0.15 < line["high"] < 0
-    assert line["change"] == pytest.approx(-0.15 / 0.97)
-    assert line["p_value"] == pytest.approx(binomtest(60, 60).pvalue)
-    assert line["p_holm"] == pytest.approx(6 * line["p_value"])  # the smallest of six
-    assert [v for v in verdicts(found).values() if v != "identical"] == ["regression"]
-    assert found.faults == 1
-
-
-def test_a_loss_within_the_margin_is_worse_and_no_regression_until_the_margin_is_smaller(root):
-    cell(root, "new", "svd", 0.3, {"mcr": right(24), "ppl": GOOD["ppl"]}, DENSE)
-    cell(root, "new", "wanda", 0.3, {"mcr": right(14), "ppl": GOOD["ppl"]}, DENSE)
-    found = compared(root, "old", "new")
-    assert verdicts(found)["svd 0.3", "mcr"] == "worse"
-    assert found.faults == 0
-    found = compared(root, "old", "new", "--margin", "0")
-    assert verdicts(found)["svd 0.3", "mcr"] == "regression"
-    assert verdicts(found)["wanda 0.3", "mcr"] == "not told apart"  # two lost items are chance
-    assert found.faults == 1
-
-
-def test_of_a_perplexity_more_is_worse(root):
-    cell(
-        root,
-        "new",
-        "svd",
-        0.3,
-        {"mcr": GOOD["mcr"], "ppl": [s + 0.1 for s in GOOD["ppl"][:-1]] + [1.2]},
-        DENSE,
-    )
-    assert verdicts(compared(root, "old", "new"))["svd 0.3", "ppl"] == "regression"
-    back = compared(root, "new", "old")
-    assert verdicts(back)["svd 0.3", "ppl"] == "better"
-    assert back.faults == 0
 
 
 def test_other_protocols_are_told_and_never_compared(root, capsys):
@@ -130,23 +158,14 @@ def test_a_task_of_one_protocol_is_compared_beside_another(root):
     assert found.faults == 3
 
 
-def test_cells_of_one_study_only_are_named(root, capsys):
-    cell(root, "old", "rtn", 0.5, GOOD, DENSE)
-    cell(root, "new", "hqq", 0.5, GOOD, DENSE)
-    code, out, _ = asked(capsys, root, "old", "new", "--strict")
+def test_cells_without_another_side_are_named(many, capsys):
+    code, out, _ = asked(capsys, many, "old", "new", "--strict")
     assert code == 1
-    assert "only in A: rtn 0.5\nonly in B: hqq 0.5\n" in out
-    assert asked(capsys, root, "old:rtn", "new")[0] == 2
-
-
-def test_a_cell_that_no_longer_has_a_score_is_a_regression(root, capsys):
-    ended = {"state": "failed", "reason": "no memory"}
-    for path in (root / "new").glob("svd*/*"):
-        path.unlink()
-    cell(root, "new", "svd", 0.3, {}, DENSE, **ended)
-    code, out, _ = asked(capsys, root, "old", "new")
-    assert code == 1
+    assert "only in A: vq 0.5\nonly in B: lrt 0.5\n" in out
     assert "lost: failed: no memory" in out
+    code, _, err = asked(capsys, many, "old:vq", "new")
+    assert code == 2
+    assert "no cell of the one has the settings of one of the other" in err
 
 
 def test_cells_are_named_by_the_start_of_their_key(root, capsys):
@@ -245,36 +264,14 @@ def test_files_hold_every_line(root, tmp_path, capsys):
     assert len(list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))) == 6
 
 
-def test_items_that_are_not_the_same_are_not_compared(root):
-    cell(
-        root,
-        "new",
-        "svd",
-        0.3,
-        {"mcr": right(12, n=399), "ppl": GOOD["ppl"]},
-        DENSE | {"mcr": right(10, n=399)},
-    )
-    found = compared(root, "old", "new")
-    assert verdicts(found)["svd 0.3", "mcr"] == "not compared"
-    (note,) = {line.note for line in found.lines.itertuples() if line.verdict == "not compared"}
-    assert "item 'mcr/399' is not in every seed" in note
-
-
-def test_a_model_that_broke_is_a_regression(root):
-    cell(root, "new", "svd", 0.3, {"mcr": GOOD["mcr"], "ppl": [math.inf] * 100}, DENSE)
-    assert verdicts(compared(root, "old", "new"))["svd 0.3", "ppl"] == "regression"
-
-
-def test_many_lines_without_news_are_counted(root):
-    found = compared(root, "old", "new")
-    found.lines = pd.concat([found.lines] * 8, ignore_index=True)
-    found.lines.loc[3, ["verdict", "title"]] = ["better", "best of all"]
+def test_many_lines_without_news_are_counted(found):
+    lines = pd.concat([found.lines] + [found.lines[:2]] * 20, ignore_index=True)
     console = Console(width=100, record=True, file=io.StringIO())
-    show(found, console)
+    show(replace(found, lines=lines), console)
     text = console.export_text()
-    assert "47 lines without news are not shown: --all shows them" in text
-    assert "best of all" in text
-    assert "wanda" not in text
+    assert "43 lines without news are not shown: --all shows them" in text
+    assert "lord 0.3" in text
+    assert "rtn" not in text
 
 
 def test_what_a_killed_sweep_left_half_is_passed_over(root):
