@@ -185,5 +185,5 @@ def test_draws_are_one_cell_of_the_largest_file_and_models_are_not_mixed(tmp_pat
     assert "name one: big\N{REPLACEMENT CHARACTER}[31m, nano" in err
     code, out, _ = asked(capsys, tmp_path, *words, "1.5MB", "--model", "nano")
     assert code == 1
-    assert "smallest that keeps" in out
+    assert "smallest, and keeps" in out
     assert "svd 0.3 (draw 0 of 2): python run.py" in out
