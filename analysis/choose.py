@@ -79,10 +79,10 @@ def cells(data: pd.DataFrame, keep: Mapping[str, float], store: Store | None, st
         for score in judged(data, task, share, store, study).itertuples():
             scores.setdefault((score.label, score.budget), {})[task] = score
     found = []
-    for key, group in data.drop_duplicates("cell").groupby(["label", "budget"], sort=False):
-        own, size = scores.get(key, {}), group["file_bytes"].max()
+    for (label, budget), group in data.drop_duplicates("cell").groupby(["label", "budget"], sort=False):
+        own, size = scores.get((label, budget), {}), group["file_bytes"].max()
         if len(own) == len(keep) and size == size:
-            found.append(Cell(*key, float(size), own, group.iloc[0].to_dict(), len(group)))
+            found.append(Cell(label, budget, float(size), own, group.iloc[0].to_dict(), len(group)))
     return sorted(found, key=_order)
 
 
@@ -149,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> command.Answer:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = command.parser("Which cells fit in so many bytes and keep the tasks that matter, best first.")
+    options = command.parser(
+        "Which cells fit in so many bytes and keep the tasks that matter, best first.", False
+    )
     options.epilog = "Exit code 0: one fits and keeps them; 1: none does; 2: a wrong option."
     options.add_argument("--max-bytes", required=True, help=f"of the file on disk, as 4.5GB: {amounts.VALID}")
     options.add_argument(
@@ -190,6 +192,7 @@ def named(data: pd.DataFrame, shares: Sequence[tuple[str, float]]) -> dict[str, 
             alike = [name]
         if not alike or (len(alike) > 1 and name != "all"):
             what = "several tasks are called so" if alike else "not in this study"
+            what = "no task of this study was judged" if name == "all" else what
             valid = ", ".join(map(style.printable, ["all", *there]))
             raise AnalysisError(f"--keep={name!r}: {what}; valid: {valid}")
         out |= dict.fromkeys(alike, share)
@@ -228,7 +231,8 @@ def _show(
         )
         console.print(
             Text(
-                f"{many} undecided: too few items; python -m analysis.plan {given.study} says how many", "dim"
+                f"{many} undecided: python -m analysis.plan {given.study} says how many items would tell",
+                "dim",
             )
         )
     return bool(counts["kept"])
@@ -254,7 +258,15 @@ def _nearest(
 def _print(
     shown: Sequence[Cell], keep: Mapping[str, float], console: Console, what: Sequence[str] = ()
 ) -> None:
-    """A table of cells."""
+    """A table of cells; without the bounds of the scores where there is no room for them."""
+    table = _table(shown, keep, what, bounds=True)
+    if Console(width=1000).measure(table).maximum > console.width:
+        table = _table(shown, keep, what, bounds=False)
+    console.print(table)
+
+
+def _table(shown: Sequence[Cell], keep: Mapping[str, float], what: Sequence[str], bounds: bool) -> Table:
+    """A line per cell."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     names = style.short_tasks(keep)
     for name in (*([""] if what else []), "cell", "on disk"):
@@ -262,25 +274,23 @@ def _print(
     for task, share in keep.items():
         higher = shown[0].scores[task].higher_is_better
         bar = f"≥ {100 * share:g} %" if higher else f"≤ {100 * (2 - share):g} %"
-        table.add_column(style.printable(f"{names[task]} {bar}"), justify="right")
+        table.add_column(Text(style.printable(f"{names[task]} {bar}")), justify="right")
     table.add_column("")
     for i, cell in enumerate(shown):
-        scores = [_score(cell.scores[task]) for task in keep]
+        scores = [_score(cell.scores[task], bounds) for task in keep]
         head = [Text(what[i])] if what else []
-        size = style.human_bytes(cell.file_bytes)
-        table.add_row(
-            *head, Text(style.printable(cell.name)), size, *scores, Text(cell.status, LOOKS[cell.status])
-        )
-    console.print(table)
+        size, look = style.human_bytes(cell.file_bytes), LOOKS[cell.status]
+        table.add_row(*head, Text(style.printable(cell.name)), size, *scores, Text(cell.status, look))
+    return table
 
 
-def _score(score: Any) -> Text:
+def _score(score: Any, bounds: bool) -> Text:
     """A value, what it is of dense, and between which bounds."""
     value = style.number(score.value)
     if score.state == "dense":
         return Text(f"{value}")
     text = f"{value} = {100 * ratio(score):.1f} %"
-    if style.known(score.low) and style.known(score.high):
+    if bounds and style.known(score.low) and style.known(score.high):
         low, high = (100 * (1 + end / score.dense) for end in (score.low, score.high))
         text += f" [{low:.1f}, {high:.1f}]"
     return Text(f"{text} {style.MARKS.get(score.state, '')}")

@@ -23,13 +23,14 @@ class Answer:
     code: int
 
 
-def parser(purpose: str) -> argparse.ArgumentParser:
-    """The options every analysis command shares."""
+def parser(purpose: str, writes: bool = True) -> argparse.ArgumentParser:
+    """The options every analysis command of one study shares; `--out` only where it writes files."""
     options = argparse.ArgumentParser(description=purpose)
     options.add_argument("study", help="name of the study: a folder of the store, or a W&B group")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
-    options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
+    if writes:
+        options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
     mixed_option(options)
     return options
 

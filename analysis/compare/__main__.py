@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> command.Answer:
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
+        prog="python -m analysis.compare",
         description="What got worse from A to B, beyond chance and a margin, and what else changed.",
         epilog="Exit code 0: no regression, 1: at least one, 2: nothing to compare, or a wrong option.",
     )
@@ -78,7 +79,7 @@ def compared(given: argparse.Namespace) -> Comparison:
         other = given.b if published.asked(given.a) else given.a
         side = sides.read(other, "B", given)
         found, absent = published.lines(words[0], side, given.margin)
-        return Comparison(words[0], _told(side), found, [], absent, [], 0, given.strict, published=True)
+        return Comparison(words[0], _told(side), found, [], absent, [], given.strict, True)
     a, b = sides.read(given.a, "A", given), sides.read(given.b, "B", given)
     pairing = sides.paired(a, b)
     if not pairing.pairs:
@@ -86,11 +87,11 @@ def compared(given: argparse.Namespace) -> Comparison:
             f"A={given.a!r}, B={given.b!r}: no cell of the one has the settings of one of the other"
         )
     found = tests.lines(a, b, pairing, command.listed(given.metric), given.margin)
-    only = [
+    only_a, only_b = [
         [side.titles[cell] for cell in cells] for side, cells in ((a, pairing.only_a), (b, pairing.only_b))
     ]
     changes = changed.changes(a, b, pairing)
-    return Comparison(_told(a), _told(b), found, changes, *only, len(pairing.pairs), given.strict)
+    return Comparison(_told(a), _told(b), found, changes, only_a, only_b, given.strict)
 
 
 def _told(side: Side) -> str:

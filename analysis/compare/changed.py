@@ -9,7 +9,6 @@ from typing import Any
 from analysis import style
 from analysis.compare.sides import Pairing, Side, config
 from analysis.compare.tests import between
-from crunchmark.store import Row
 
 CODE = ("git", "dirty", "source", "numerics")  # `source`: of the method's module
 MACHINE = ("machine", "processor", "gpu", "threads", "system", "device")
@@ -77,7 +76,7 @@ def _scored(
     yield from told
 
 
-def _facts(cell: Row) -> Iterator[tuple[tuple[str, str], str]]:
+def _facts(cell: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
     """All that is compared of a cell, by kind and name."""
     yield from ((("config", name), _text(cell[name])) for name in SETTINGS if style.known(cell.get(name)))
     yield from ((("config", name), style.printable(value)) for name, value in config(cell).items())

@@ -61,7 +61,6 @@ class Comparison:
     changes: list[Change] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
-    pairs: int = 0
     strict: bool = False
     published: bool = False
 

@@ -174,4 +174,4 @@ def _alone(side: pool.Side) -> pool.Side:
 def _margin(row: Row, asked: float | None) -> float:
     """The margin that was asked for, else the metric's own."""
     own = row.get("margin")
-    return asked if asked is not None else float(own) if style.known(own) else MARGIN
+    return asked if asked is not None else MARGIN if own is None or own != own else float(own)
