@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +15,22 @@ from analysis import collect, protocols
 MIXED = ("refuse", "drop")
 
 
-def parser(purpose: str) -> argparse.ArgumentParser:
-    """The options every analysis command shares."""
+@dataclass(frozen=True)
+class Answer:
+    """What a command that answers yes or no wrote, and the exit code that is its answer."""
+
+    paths: list[Path]
+    code: int
+
+
+def parser(purpose: str, writes: bool = True) -> argparse.ArgumentParser:
+    """The options every analysis command of one study shares; `--out` only where it writes files."""
     options = argparse.ArgumentParser(description=purpose)
     options.add_argument("study", help="name of the study: a folder of the store, or a W&B group")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
-    options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
+    if writes:
+        options.add_argument("--out", default="", help="folder to write to (default: inside the study)")
     mixed_option(options)
     return options
 
@@ -54,12 +64,16 @@ def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def run(command: Callable[[Sequence[str] | None], list[Path]], argv: Sequence[str] | None = None) -> int:
+def run(
+    command: Callable[[Sequence[str] | None], list[Path] | Answer], argv: Sequence[str] | None = None
+) -> int:
     """Run a command: print the paths it wrote, or one line of what is wrong."""
     try:
-        for path in command(argv):
-            sys.stdout.write(f"{path}\n")
+        found = command(argv)
     except (collect.AnalysisError, OSError) as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    return 0
+    answer = found if isinstance(found, Answer) else Answer(found, 0)
+    for path in answer.paths:
+        sys.stdout.write(f"{path}\n")
+    return answer.code

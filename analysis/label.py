@@ -53,11 +53,11 @@ def _differences(data: pd.DataFrame) -> list[str]:
         return [""] * len(data)
     cells = data.drop_duplicates("cell")
     cells = cells[cells["method"] != "dense"]
-    flat = {row.cell: dict(_flat(row.config)) for row in cells.itertuples()}
+    flat = {row.cell: dict(flat_config(row.config)) for row in cells.itertuples()}
     keys: dict[tuple[str, str], list[str]] = {}
     for (model, label, *_), group in cells.groupby(_SETTING, dropna=False):
         found = keys.setdefault((model, label), [])
-        found += [key for key in _differing([flat[cell] for cell in group["cell"]]) if key not in found]
+        found += [key for key in differing([flat[cell] for cell in group["cell"]]) if key not in found]
     return [
         "".join(
             f" {key.rpartition('.')[2]}={flat[cell].get(key)}"
@@ -72,7 +72,7 @@ def _shown(keys: dict[tuple[str, str], list[str]], model: str, label: str, flat:
     return [key for key in keys.get((model, label), []) if key in flat]
 
 
-def _differing(configs: list[dict[str, str]]) -> list[str]:
+def differing(configs: list[dict[str, str]]) -> list[str]:
     """Names whose values are not the same everywhere."""
     names = dict.fromkeys(name for config in configs for name in config)
     found = {name: [config.get(name) for config in configs] for name in names}
@@ -85,7 +85,7 @@ def _knob(name: str) -> bool:
     return name.startswith(CALIBRATION) or (name.startswith(STAGES) and name.count(".") > 1)
 
 
-def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def flat_config(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Dotted names of what a nested config holds."""
     if isinstance(config, Mapping):
         if path in STAGES and "_target_" in config:
@@ -93,7 +93,7 @@ def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield path, name
             config, path = {k: v for k, v in config.items() if k != "_target_"}, f"{path}.{name}"
         for key, value in config.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
+            yield from flat_config(value, f"{path}.{key}" if path else str(key))
     elif known(config):
         yield path, str(config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +50,7 @@ def pooled(store: Store, study: str, data: pd.DataFrame) -> pd.DataFrame:
         ValueError: Items of a seed and of dense cannot be paired, or a task was stored without items.
     """
     measured = data[data["task"] != ""]
-    reader = _Reader(store, study)
+    reader = Reader(store, study)
     dense = measured[measured["state"] == "dense"].drop_duplicates(["model", "task", "metric"], keep="last")
     parents = {(row.model, row.task, row.metric): row.cell for row in dense.itertuples()}
     lines = []
@@ -77,7 +78,7 @@ def beside_rows(data: pd.DataFrame, store: Store, study: str) -> pd.DataFrame:
 
 
 @dataclass
-class _Reader:
+class Reader:
     """Scores of stored tasks, each file read once."""
 
     store: Store
@@ -106,16 +107,16 @@ def _number(score: Any) -> float | None:
     return None if score is None else float(score)
 
 
-def _line(reader: _Reader, group: pd.DataFrame, parent: str | None) -> dict[str, Any]:
+def _line(reader: Reader, group: pd.DataFrame, parent: str | None) -> dict[str, Any]:
     """What the seeds of one cell say together."""
     first, states = group.iloc[0], set(group["state"])
     names = zip(group["cell"], group["task"], group["metric"], strict=True)  # rows are wide: no itertuples
     sides = [reader.side(*name) for name in names]
     own = bool(states & {"dense"})
     dense = None if own or parent is None else reader.side(parent, first["task"], first["metric"])
-    scores, before, weight = _arrays(sides, dense, f"{first['task']} of {first['label']!r}")
+    scores, before, weight = arrays(sides, dense, f"{first['task']} of {first['label']!r}")
     metric = crossed.Metric(
-        _kind(first, sides[0]),
+        kind_of(first, sides[0]),
         bool(first["higher_is_better"]),
         _margin(group),
     )
@@ -137,7 +138,7 @@ def _margin(group: pd.DataFrame) -> float | None:
     return float(margin) if known(margin) and margin is not pd.NA else MARGIN
 
 
-def _kind(row: pd.Series, side: Side) -> str:
+def kind_of(row: Mapping[str, Any] | pd.Series, side: Side) -> str:
     """What the scores amount to; a row of an older harness does not say, but its value does."""
     if known(row.get("kind")):
         return str(row["kind"])
@@ -148,7 +149,7 @@ def _kind(row: pd.Series, side: Side) -> str:
     raise ValueError(f"task {row['task']!r}: no kind ({', '.join(KINDS)}) makes {row['value']} of its items")
 
 
-def _arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, Array | None, Array]:
+def arrays(sides: list[Side], dense: Side | None, where: str) -> tuple[Array, Array | None, Array]:
     """Scores (k, n), dense scores (n,) and weights (n,) of the items that all have a score for.
 
     A dense score is the one of the same moment where the task measured both, the mean over seeds of these.

@@ -35,6 +35,7 @@ class Point:
     source: str
     measured: float | None
     status: str  # agrees, differs, how the cell ended, or why there is no cell
+    row: Row | None = None  # that measured it
 
     @property
     def off(self) -> float | None:
@@ -62,7 +63,7 @@ def points(study: str, expected: Mapping[str, Any], rows: Sequence[Row]) -> Iter
             yield Point(*given, None, ", ".join(sorted(ended)))
         for row in scored:
             near = abs(row["value"] / value - 1) <= expected["tolerance"]
-            yield Point(*given, float(row["value"]), "agrees" if near else "differs")
+            yield Point(*given, float(row["value"]), "agrees" if near else "differs", row)
 
 
 def _asked(row: Row, expected: Mapping[str, Any]) -> bool:
@@ -87,14 +88,18 @@ def of_study(study: str, store: Store) -> list[Point]:
     return list(points(study, said[-1], rows))
 
 
+def experiments(folder: Path = EXPERIMENTS) -> dict[str, dict[str, Any]]:
+    """Study -> what is expected of it, of every experiment of a folder."""
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
+    return {config["study"]: config["expected"] for config in found}
+
+
 def everything(store: Store, folder: Path = EXPERIMENTS) -> list[Point]:
     """The points of every experiment of a folder, run or not."""
     found: list[Point] = []
     there = set(store.studies())
-    for path in sorted(folder.glob("*.yaml")):
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        study = config["study"]
-        found += of_study(study, store) if study in there else points(study, config["expected"], [])
+    for study, expected in experiments(folder).items():
+        found += of_study(study, store) if study in there else points(study, expected, [])
     return found
 
 

@@ -71,6 +71,11 @@ def known(value: Any) -> bool:
     return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
 
 
+def printable(text: Any) -> str:
+    """Text on one line, whatever a name holds: no line breaks, no codes that a terminal obeys."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in str(text))
+
+
 def short_task(task: str) -> str:
     """The name of a task without the prefix of its suite."""
     return task.removeprefix("nano_").removeprefix("kick_")

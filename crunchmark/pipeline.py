@@ -10,7 +10,7 @@ from typing import Any
 from crunchmark import artifact
 from crunchmark.allocation import equal_shares
 from crunchmark.budget import Unreachable, check_budget
-from crunchmark.cache import Cache
+from crunchmark.cache import Cache, source_of
 from crunchmark.cell import Cell
 from crunchmark.checks import Malformed
 from crunchmark.compress import allocate, compress
@@ -21,6 +21,7 @@ from crunchmark.interface import Keep, Skip
 from crunchmark.machine import check_device, facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.scene import Exam
+from crunchmark.seeds import NUMERICS
 from crunchmark.shared import Shared
 from crunchmark.store import Row, Store
 from crunchmark.task import Item, Metric, Task
@@ -172,6 +173,9 @@ class Runner:
             "compute": cell.model.compute,
             "written": time.time(),
             "config": cell.config,
+            "fingerprint": cell.model.fingerprint,
+            "source": source_of(cell.method),
+            "numerics": NUMERICS,
             **({"expected": dict(cell.expected)} if cell.expected else {}),
             **facts(),
         }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import rooms
-from analysis.report import rerun
+from analysis import rerun, rooms
 from analysis.style import known
 
 MADE = (

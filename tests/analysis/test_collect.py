@@ -115,6 +115,7 @@ def test_an_empty_study_is_a_frame_without_rows():
 def test_analysis_needs_neither_torch_nor_hydra():
     code = (
         "import sys, analysis.collect, analysis.tables, analysis.pareto, analysis.finish, crunchmark.store;"
+        "import analysis.compare.__main__, analysis.choose;"
         "heavy = ('torch', 'hydra', 'transformers', 'wandb', 'matplotlib.pyplot');"
         "print([name for name in heavy if name in sys.modules])"
     )

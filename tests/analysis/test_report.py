@@ -7,9 +7,9 @@ import shlex
 import pytest
 import synthetic_study
 
-from analysis import collect, command
+from analysis import collect, command, rerun
 from analysis.report import __main__ as report
-from analysis.report import build, methods, page, rerun
+from analysis.report import build, methods, page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'"
 ROLES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")

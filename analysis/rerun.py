@@ -12,7 +12,7 @@ from typing import Any
 from analysis.notes import Note
 from analysis.style import known
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 STAGES = ("method", "allocate", "compensate")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 
