@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crunchmark.rounding import snap, span, value_of
+from crunchmark.rounding import spread, steps_of
 from crunchmark.terms import Group
 
 TRIES = 8  # sweeps at most, each with another bound
@@ -20,15 +20,15 @@ class Swept:
 
     bound: float
     codes: Tensor  # (in, out) uint8
-    rest: Tensor  # (in, out), what weights set apart have beyond their codes
+    rest: Tensor  # (in, out) in the dtype it is stored in, what weights set apart have beyond their codes
     loss: Tensor  # (in, out), e^2 = (w - q)^2 / d^2 of every weight where it is not set apart
     groups: list[Group]
 
     @classmethod
-    def empty(cls, bound: float, shape: tuple[int, int]) -> "Swept":
+    def empty(cls, bound: float, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> "Swept":
         """Nothing chosen yet for a weight of shape (out, in)."""
         none = torch.zeros(shape[::-1])  # (in, out)
-        return cls(bound, none.to(torch.uint8), none, none.clone(), [])
+        return cls(bound, none.to(torch.uint8), none.to(dtype), none, [])
 
     @property
     def far(self) -> Tensor:
@@ -77,6 +77,7 @@ def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:
     """A group with its likely outliers at the mean of the others.
 
     Likely is a weight without which the others' grid is so much better that their loss falls by the bound.
+    Only without an end of the grid there is another one: what lies between gains its own loss.
 
     Args:
         w: (out, g), current weights.
@@ -87,17 +88,23 @@ def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:
     Returns:
         (out, g).
     """
-    if bound == math.inf:
+    if bound == math.inf or w.shape[1] == 1:
         return w
-    own = torch.eye(len(d), dtype=torch.bool, device=w.device)  # (g, g)
-    others = torch.where(own, w.roll(-1, 1).unsqueeze(2), w.unsqueeze(1))  # (out, g, g), a neighbour instead
-    without = _loss(others, d, bits).masked_fill(own, 0.0).sum(2)  # (out, g)
-    likely = _loss(w, d, bits).sum(1, keepdim=True) - without > bound  # (out, g)
-    mean = w.masked_fill(likely, 0.0).sum(1, keepdim=True) / (~likely).sum(1, keepdim=True).clamp(min=1)
-    return torch.where(likely, mean, w)
+    rows = w.T  # (g, out)
+    (lo, first), (hi, last) = rows.min(0, keepdim=True), rows.max(0, keepdim=True)  # (1, out) each
+    above = rows.scatter(0, first, math.inf).amin(0, keepdim=True)  # (1, out), least of the others
+    below = rows.scatter(0, last, -math.inf).amax(0, keepdim=True)  # (1, out)
+    grids = spread(torch.stack([lo, above, lo]), torch.stack([hi, hi, below]), bits)  # (3, 1, out) each
+    loss, *without = _loss(rows, d[:, None], *grids, bits)  # (g, out) each
+    gain, all_of_it = loss, loss.sum(0, keepdim=True)  # (g, out), (1, out)
+    for at, lost in zip((first, last), without, strict=True):
+        gain = gain.scatter(0, at, all_of_it - lost.scatter(0, at, 0.0).sum(0, keepdim=True))
+    likely = gain > bound  # (g, out)
+    mean = rows.masked_fill(likely, 0.0).sum(0) / (~likely).sum(0).clamp(min=1)  # (out,)
+    return torch.where(likely, mean, rows).T
 
 
-def _loss(w: Tensor, d: Tensor, bits: int) -> Tensor:
-    """e^2 of groups (..., g) on grids of their own."""
-    scale, zero = span(w, bits)
-    return ((w - value_of(snap(w, scale, zero, bits), scale, zero)) / d).square()
+def _loss(w: Tensor, d: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """e^2 of weights on grids that broadcast with them."""
+    value = steps_of(w, scale, zero, bits).sub_(zero).mul_(scale)
+    return value.sub_(w).div_(d).square_()

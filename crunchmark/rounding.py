@@ -159,7 +159,11 @@ def span(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     Returns:
         scale (...) and zero (...), float32; both 0 for a group of zeros.
     """
-    lo, hi = w.amin(-1), w.amax(-1)  # (...), (...)
+    return spread(w.amin(-1), w.amax(-1), bits)
+
+
+def spread(lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """`span` of groups whose least and largest weights are these, any shape."""
     wide = torch.maximum(hi - lo, torch.maximum(lo.abs(), hi.abs()) / _NARROW)  # (...)
     scale = wide / (2**bits - 1)  # (...)
     return scale, torch.where(scale > 0, -lo / scale, 0.0)
@@ -177,9 +181,13 @@ def snap(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     Returns:
         (..., g) uint8.
     """
-    least = torch.finfo(torch.float32).tiny
-    steps = w / scale.clamp(min=least).unsqueeze(-1) + zero.unsqueeze(-1)  # (..., g)
-    return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8)
+    return steps_of(w, scale.unsqueeze(-1), zero.unsqueeze(-1), bits).to(torch.uint8)  # (..., g)
+
+
+def steps_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """What `snap` gives, as float32; scale and zero are of one shape and broadcast with w."""
+    steps = w / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    return steps.add_(zero).round_().clamp_(0, 2**bits - 1)
 
 
 def nested(values: Tensor, bits: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,9 +24,8 @@ from crunchmark import (
     one_of,
     ordinary,
     positive,
-    snap,
+    steps_of,
     sweep,
-    value_of,
     whole,
 )
 
@@ -101,18 +100,22 @@ class SpQR(Method):
 
     def _swept(self, weight: Tensor, upper: Tensor, bits: int, bound: float, dtype: torch.dtype) -> Swept:
         """One sweep; what is set apart loses nothing but its 16-bit rounding."""
-        made = Swept.empty(bound, (weight.shape[0], weight.shape[1]))
+        made = Swept.empty(bound, (weight.shape[0], weight.shape[1]), dtype)
+        pivots, buffers = upper.diagonal().tolist(), zip(made.codes, made.rest, made.loss, strict=True)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
             if j % self.group == 0:
                 w = ordinary(left[:, : self.group], d[: self.group], bits, bound)  # (out, g)
                 made.groups.append(self.nest.grid(w, bits))
-            group, w = made.groups[-1], left[:, 0]
-            code = snap(left[:, :1], group.scale, group.zero, bits)  # (out, 1)
-            value = value_of(code, group.scale, group.zero)[:, 0]  # (out,)
-            made.codes[j], made.loss[j] = code[:, 0], ((w - value) / d[0]).square()
-            made.rest[j] = torch.where(made.loss[j] > bound, w - value, 0.0).to(dtype)
-            return value + made.rest[j]
+            scale, zero, w = made.groups[-1].scale, made.groups[-1].zero, left[:, 0]  # (out,) each
+            codes, rest, loss = next(buffers)  # (out,) each
+            steps = steps_of(w, scale, zero, bits)  # (out,)
+            codes.copy_(steps)
+            value = steps.sub_(zero).mul_(scale)  # (out,)
+            beyond = w - value  # (out,)
+            torch.div(beyond, pivots[j], out=loss).square_()
+            rest.copy_(beyond.masked_fill_(loss <= bound, 0.0))
+            return value.add_(rest)
 
         sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made
