@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from crunchmark.terms import Group
 
 TRIES = 8  # sweeps at most, each with another bound
 FILLED = 0.95  # of what may be set apart: more is not worth a sweep
+STEEP = 0.4  # slope of log(-log(share above a bound)) over the bound's logarithm, as layers have it
+FLATTEST, STEEPEST = 0.1, 1.0  # slopes that two sweeps may tell
+TINIEST = 1e-38  # bound that is looked for
 
 
 @dataclass
@@ -19,58 +23,74 @@ class Swept:
     """What a sweep chose, column by column; a weight is set apart where its loss is above the bound."""
 
     bound: float
-    codes: Tensor  # (in, out) uint8
-    rest: Tensor  # (in, out) in the dtype it is stored in, what weights set apart have beyond their codes
-    loss: Tensor  # (in, out), e^2 = (w - q)^2 / d^2 of every weight where it is not set apart
+    d: Tensor  # (in,), diagonal of the factor of the inverse Hessian
+    codes: Tensor  # (in, out) float32, whole numbers
+    lost: Tensor  # (in, out), w - q of every weight where it is not set apart
+    rest: Tensor  # (in, out) in the dtype it is stored in, the same of weights set apart, 0 elsewhere
     groups: list[Group]
 
     @classmethod
-    def empty(cls, bound: float, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> "Swept":
-        """Nothing chosen yet for a weight of shape (out, in)."""
-        none = torch.zeros(shape[::-1])  # (in, out)
-        return cls(bound, none.to(torch.uint8), none.to(dtype), none, [])
+    def empty(cls, bound: float, d: Tensor, out: int, dtype: torch.dtype = torch.float32) -> "Swept":
+        """Nothing chosen yet for a weight of so many rows."""
+        none = torch.zeros(len(d), out)  # (in, out)
+        return cls(bound, d, none, none.clone(), none.to(dtype), [])
 
     @property
-    def far(self) -> Tensor:
-        """(in, out) bool, what is set apart."""
-        return self.loss > self.bound
+    def farthest(self) -> Tensor:
+        """(in,), what a weight may lose and not be set apart."""
+        return self.d * math.sqrt(self.bound)
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many are set apart."""
-        return int(self.far.sum())
+        return int(self.rest.count_nonzero())
 
     def bound_of(self, count: int) -> float:
         """The bound that at most so many weights of this sweep are above."""
-        return float(self.loss.flatten().kthvalue(max(1, self.loss.numel() - count)).values)
+        loss = (self.lost / self.d[:, None]).square_().flatten()  # (in * out,)
+        return float(loss.kthvalue(max(1, len(loss) - count)).values)
 
 
-def filled(run: Callable[[float], Swept], start: float, most: int) -> Swept:
+def filled(run: Callable[[float], Swept], start: float, share: float, most: int, size: int) -> Swept:
     """Of some sweeps the one that sets most weights apart, at most so many.
 
-    Up to the first too low and the first too high, bounds are those that would have been right for the sweep
-    before, which overshoot: what is set apart changes what is lost. Between the two it is interpolated.
+    Bounds are looked for on a line through what the two nearest sweeps gave, the first with the usual slope.
+
+    Args:
+        run: a sweep with a bound.
+        start: a bound that about this share of the weights is above.
+        share: of the weights.
+        most: weights that may be set apart.
+        size: weights there are.
     """
-    bound, goal = start, (1 + FILLED) / 2 * most
-    many: Swept | None = None
+
+    def rarity(count: float) -> float:
+        return math.log(-math.log((count + 0.5) / (size + 1)))
+
+    goal, enough = rarity((1 + FILLED) / 2 * most), max(1, math.floor(FILLED * most))
+    at = math.log(start) + (goal - rarity(share * size)) / STEEP if start else 0.0
     best: Swept | None = None
-    for _ in range(TRIES if most else 0):
-        found = run(bound)
-        if found.count > most:
-            many = found if many is None or bound > many.bound else many
-        elif best is None or found.count >= best.count:
+    seen: list[tuple[float, float]] = []  # logarithm of a bound, and how rare it is to be above
+    for _ in range(TRIES if most and start else 0):
+        found = run(math.exp(at))
+        if found.count <= most and (best is None or found.count >= best.count):
             best = found
-        if best is not None and best.count >= FILLED * most:
+        if best is not None and best.count >= enough:
             break
-        bound = found.bound_of(round(goal)) if many is None or best is None else _between(many, best, goal)
+        seen = sorted([*seen, (at, rarity(found.count))], key=lambda one: abs(one[1] - goal))
+        if 0 < found.count < size / 2:
+            at = seen[0][0] + (goal - seen[0][1]) / _slope(seen)
+        else:  # what the bound should have been, were the same lost with another one
+            at = math.log(max(found.bound_of(round((1 + FILLED) / 2 * most)), TINIEST))
     return best or run(math.inf)
 
 
-def _between(many: Swept, few: Swept, goal: float) -> float:
-    """The bound for that many, if counts are a power of it."""
-    high, low = math.log(many.count), math.log(few.count + 0.5)
-    part = min(0.9, max(0.1, (high - math.log(goal)) / (high - low)))
-    return many.bound * math.pow(few.bound / many.bound, part) if many.bound else 0.0
+def _slope(seen: list[tuple[float, float]]) -> float:
+    """Of rarity over the bound's logarithm, between the two nearest of what was seen."""
+    if len(seen) == 1 or seen[0][0] == seen[1][0]:
+        return STEEP
+    (x, y), (x2, y2) = seen[:2]
+    return min(STEEPEST, max(FLATTEST, (y2 - y) / (x2 - x)))
 
 
 def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:

@@ -184,9 +184,9 @@ def snap(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     return steps_of(w, scale.unsqueeze(-1), zero.unsqueeze(-1), bits).to(torch.uint8)  # (..., g)
 
 
-def steps_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+def steps_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
     """What `snap` gives, as float32; scale and zero are of one shape and broadcast with w."""
-    steps = w / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    steps = torch.div(w, scale.clamp(min=torch.finfo(torch.float32).tiny), out=out)
     return steps.add_(zero).round_().clamp_(0, 2**bits - 1)
 
 

@@ -30,6 +30,7 @@ from crunchmark import (
 )
 
 BLOCK = 128  # columns per lazily updated block, rounded up to whole groups
+USUAL, ABOVE = 0.2, 0.017  # a threshold, and the share of weights above it in 3 bits: where the search begins
 
 
 @dataclass(frozen=True)
@@ -83,39 +84,40 @@ class SpQR(Method):
         weight = layer.weight.masked_fill(factor.dead, 0.0)[:, factor.order]  # (out, in)
         variance = weight.var(0, correction=min(1, len(weight) - 1))  # (in,)
         unit = float((variance / factor.upper.diagonal().square()).mean())
-        start = math.inf if self.threshold is None else self.threshold * unit
+        bound = math.inf if self.threshold is None else self.threshold * unit
 
         def run(bound: float) -> Swept:
             return self._swept(weight, factor.upper, bits, bound, room.dtype)
 
-        spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
-        exact = room.nominal is not None or start == math.inf
-        found = run(start) if exact else filled(run, start, spare // (2 + room.itemsize))
+        if room.nominal is not None or bound == math.inf:
+            found = run(bound)
+        else:
+            spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
+            start = USUAL * unit * 4.0 ** (3 - min(bits, 5))
+            found = filled(run, start, ABOVE, spare // (2 + room.itemsize), weight.numel())
         order, back = factor.order if self.act_order else None, factor.order.argsort()
-        term = Bilevel.of(found.codes.T, found.groups, bits, self.nest, order)
-        both = Sum([term, Outliers.of(found.rest[back].T, found.far[back].T, room.dtype)])
+        term = Bilevel.of(found.codes.T.to(torch.uint8), found.groups, bits, self.nest, order)
+        rest = found.rest[back].T  # (out, in)
+        both = Sum([term, Outliers.of(rest, rest != 0, room.dtype)])
         both.setting = term.setting
         tau = found.bound / unit if unit and found.bound < math.inf else None
         return both.noted(damping=factor.damping, outliers=found.count / weight.numel(), threshold=tau)
 
     def _swept(self, weight: Tensor, upper: Tensor, bits: int, bound: float, dtype: torch.dtype) -> Swept:
         """One sweep; what is set apart loses nothing but its 16-bit rounding."""
-        made = Swept.empty(bound, (weight.shape[0], weight.shape[1]), dtype)
-        pivots, buffers = upper.diagonal().tolist(), zip(made.codes, made.rest, made.loss, strict=True)
+        made = Swept.empty(bound, upper.diagonal(), len(weight), dtype)
+        rows = zip(made.farthest.tolist(), made.codes, made.lost, made.rest, strict=True)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
             if j % self.group == 0:
                 w = ordinary(left[:, : self.group], d[: self.group], bits, bound)  # (out, g)
                 made.groups.append(self.nest.grid(w, bits))
-            scale, zero, w = made.groups[-1].scale, made.groups[-1].zero, left[:, 0]  # (out,) each
-            codes, rest, loss = next(buffers)  # (out,) each
-            steps = steps_of(w, scale, zero, bits)  # (out,)
-            codes.copy_(steps)
-            value = steps.sub_(zero).mul_(scale)  # (out,)
-            beyond = w - value  # (out,)
-            torch.div(beyond, pivots[j], out=loss).square_()
-            rest.copy_(beyond.masked_fill_(loss <= bound, 0.0))
-            return value.add_(rest)
+            group, w = made.groups[-1], left[:, 0]  # (out,)
+            farthest, codes, lost, rest = next(rows)  # (out,) each
+            steps_of(w, group.scale, group.zero, bits, out=codes)
+            value = (codes - group.zero).mul_(group.scale)  # (out,)
+            torch.sub(w, value, out=lost)
+            return value.add_(rest.copy_(torch.hardshrink(lost, farthest)))
 
         sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made
