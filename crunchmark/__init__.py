@@ -17,7 +17,7 @@ _HOME = {
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "round_columns sweep",
-    "apart": "Swept filled ordinary",
+    "apart": "Swept Usual filled ordinary",
     "branch": "Branch balanced",
     "mpo": "Chain",
     "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
@@ -54,6 +54,7 @@ _HOME = {
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
     from crunchmark.apart import Swept as Swept
+    from crunchmark.apart import Usual as Usual
     from crunchmark.apart import filled as filled
     from crunchmark.apart import ordinary as ordinary
     from crunchmark.artifact import load as load

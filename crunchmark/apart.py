@@ -1,7 +1,7 @@
 """Single weights set apart from a rounding sweep (SpQR, arXiv:2306.03078): which ones, and how many fit."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +12,19 @@ from crunchmark.rounding import spread, steps_of
 from crunchmark.terms import Group
 
 TRIES = 8  # sweeps at most, each with another bound
-FILLED = 0.95  # of what may be set apart: more is not worth a sweep
-STEEP = 0.4  # slope of log(-log(share above a bound)) over the bound's logarithm, as layers have it
+FILLED = 0.96  # of what may be set apart: more is not worth a sweep
 FLATTEST, STEEPEST = 0.1, 1.0  # slopes that two sweeps may tell
 TINIEST = 1e-38  # bound that is looked for
+Point = tuple[float, float]  # logarithm of a bound, and how much rarer than wanted it is to be above
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is known of losses before any sweep."""
+
+    bound: float
+    share: float  # of the weights that is above it
+    slope: float  # of log(-log(share)) over the bound's logarithm
 
 
 @dataclass
@@ -32,8 +41,8 @@ class Swept:
     @classmethod
     def empty(cls, bound: float, d: Tensor, out: int, dtype: torch.dtype = torch.float32) -> "Swept":
         """Nothing chosen yet for a weight of so many rows."""
-        none = torch.zeros(len(d), out)  # (in, out)
-        return cls(bound, d, none, none.clone(), none.to(dtype), [])
+        codes, lost = d.new_zeros(2, len(d), out)  # (in, out) each
+        return cls(bound, d, codes, lost, codes.new_zeros(codes.shape, dtype=dtype), [])
 
     @property
     def farthest(self) -> Tensor:
@@ -51,15 +60,14 @@ class Swept:
         return float(loss.kthvalue(max(1, len(loss) - count)).values)
 
 
-def filled(run: Callable[[float], Swept], start: float, share: float, most: int, size: int) -> Swept:
+def filled(run: Callable[[float], Swept], usual: Usual, most: int, size: int) -> Swept:
     """Of some sweeps the one that sets most weights apart, at most so many.
 
-    Bounds are looked for on a line through what the two nearest sweeps gave, the first with the usual slope.
+    Bounds are looked for by regula falsi: log(-log(share above)) over log(bound) is nearly straight.
 
     Args:
         run: a sweep with a bound.
-        start: a bound that about this share of the weights is above.
-        share: of the weights.
+        usual: where the search begins; with bound 0 there is nothing to lose.
         most: weights that may be set apart.
         size: weights there are.
     """
@@ -67,30 +75,35 @@ def filled(run: Callable[[float], Swept], start: float, share: float, most: int,
     def rarity(count: float) -> float:
         return math.log(-math.log((count + 0.5) / (size + 1)))
 
-    goal, enough = rarity((1 + FILLED) / 2 * most), max(1, math.floor(FILLED * most))
-    at = math.log(start) + (goal - rarity(share * size)) / STEEP if start else 0.0
+    most = min(most, size)
+    aim, enough = (1 + FILLED) / 2 * most, max(1, math.floor(FILLED * most))
+    goal, nothing = rarity(aim), not most or not usual.bound
+    at = 0.0 if nothing else math.log(usual.bound) + (goal - rarity(usual.share * size)) / usual.slope
     best: Swept | None = None
-    seen: list[tuple[float, float]] = []  # logarithm of a bound, and how rare it is to be above
-    for _ in range(TRIES if most and start else 0):
+    seen: list[Point] = []
+    for _ in range(0 if nothing else TRIES):
         found = run(math.exp(at))
         if found.count <= most and (best is None or found.count >= best.count):
             best = found
         if best is not None and best.count >= enough:
             break
-        seen = sorted([*seen, (at, rarity(found.count))], key=lambda one: abs(one[1] - goal))
+        seen.append((at, rarity(found.count) - goal))
         if 0 < found.count < size / 2:
-            at = seen[0][0] + (goal - seen[0][1]) / _slope(seen)
+            at = _onward(seen, usual.slope)
         else:  # what the bound should have been, were the same lost with another one
-            at = math.log(max(found.bound_of(round((1 + FILLED) / 2 * most)), TINIEST))
+            at = math.log(max(found.bound_of(round(aim)), TINIEST))
     return best or run(math.inf)
 
 
-def _slope(seen: list[tuple[float, float]]) -> float:
-    """Of rarity over the bound's logarithm, between the two nearest of what was seen."""
-    if len(seen) == 1 or seen[0][0] == seen[1][0]:
-        return STEEP
-    (x, y), (x2, y2) = seen[:2]
-    return min(STEEPEST, max(FLATTEST, (y2 - y) / (x2 - x)))
+def _onward(seen: Sequence[Point], usual: float) -> float:
+    """Where to look next: between the ends there are, else on a line through the two nearest points."""
+    over, under = [p for p in seen if p[1] < 0], [p for p in seen if p[1] >= 0]
+    if over and under:
+        (x, off), (x2, off2) = max(over), min(under)
+        return x + min(0.9, max(0.1, off / (off - off2))) * (x2 - x)
+    (x, off), *others = sorted(seen, key=lambda p: abs(p[1]))
+    slopes = [min(STEEPEST, max(FLATTEST, (off2 - off) / (x2 - x))) for x2, off2 in others[:1]]
+    return x - off / (*slopes, usual)[0]
 
 
 def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:

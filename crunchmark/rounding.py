@@ -1,7 +1,5 @@
 """Affine integer grids, shared by every method that rounds. Codes are uint8, scales float16."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -107,26 +105,6 @@ def nearest_values(w: Tensor, bits: int, group: int, sym: bool) -> Tensor:
     """What the nearest codes of a weight (out, in) stand for, float32."""
     codes, scale, zero = nearest_codes(w, bits, group, sym)
     return value_of(codes.unflatten(1, (scale.shape[1], -1)), scale, zero).flatten(1)  # (out, in)
-
-
-class _Through(torch.autograd.Function):
-    """Forward what it became, backward as if nothing had been done to it."""
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        """The hard one, exactly."""
-        return hard.to(soft.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Straight through to the soft one."""
-        return grad, None
-
-
-def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
-    """`hard` in the dtype of `soft`, with the gradients of `soft` (arXiv:1308.3432)."""
-    result: Tensor = _Through.apply(soft, hard)
-    return result
 
 
 def stored_scale(scale: Tensor) -> Tensor:

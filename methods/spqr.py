@@ -18,6 +18,7 @@ from crunchmark import (
     Sum,
     Swept,
     Term,
+    Usual,
     filled,
     flag,
     number,
@@ -30,7 +31,6 @@ from crunchmark import (
 )
 
 BLOCK = 128  # columns per lazily updated block, rounded up to whole groups
-USUAL, ABOVE = 0.2, 0.017  # a threshold, and the share of weights above it in 3 bits: where the search begins
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ class SpQR(Method):
             found = run(bound)
         else:
             spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
-            start = USUAL * unit * 4.0 ** (3 - min(bits, 5))
-            found = filled(run, start, ABOVE, spare // (2 + room.itemsize), weight.numel())
+            found = filled(run, usual(bits, unit), spare // (2 + room.itemsize), weight.numel())
         order, back = factor.order if self.act_order else None, factor.order.argsort()
         term = Bilevel.of(found.codes.T.to(torch.uint8), found.groups, bits, self.nest, order)
         rest = found.rest[back].T  # (out, in)
@@ -121,3 +120,8 @@ class SpQR(Method):
 
         sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made
+
+
+def usual(bits: int, unit: float) -> Usual:
+    """As layers of the built-in model have it; beyond 5 bits scales and zeros lose more than the codes."""
+    return Usual({2: 0.8, 3: 0.2, 4: 0.05, 5: 0.015}.get(bits, 0.011) * unit, 0.017, 0.4 if bits < 6 else 0.3)
