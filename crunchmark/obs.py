@@ -36,10 +36,12 @@ def sweep(
         error = torch.empty_like(w1)
         if start is not None:
             start(w1.T, diag[lo:hi], lo)
-        for i, (column, lost) in enumerate(zip(w1, error, strict=True)):  # (out,) each
-            q = choose(w1[i:].T, diag[lo + i : hi], lo + i)  # (out,)
+        left = w1
+        for i, (column, lost, row) in enumerate(zip(w1, error, u1, strict=True)):  # (out,), (out,), (b,)
+            q = choose(left.T, diag[lo + i : hi], lo + i)  # (out,)
             torch.sub(column, q, out=lost).div_(pivots[lo + i])
-            w1[i + 1 :].addr_(u1[i, i + 1 :], lost, alpha=-1)
+            left = left[1:]
+            left.addr_(row[i + 1 :], lost, alpha=-1)
             column.copy_(q)
         w[:, lo:hi] = w1.T
         w[:, hi:].addmm_(error.T, upper[lo:hi, hi:], alpha=-1)

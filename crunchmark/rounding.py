@@ -172,17 +172,19 @@ def nested(values: Tensor, bits: int, rows: int) -> tuple[Tensor, Tensor, Tensor
     """Round scales or zeros of neighbouring output rows to a grid of their own; the last run may be shorter.
 
     Args:
-        values: (out,) float32, what the groups of one column have.
+        values: (..., out) float32, what the groups of one column have.
         bits: 1 to 8.
         rows: that share a grid.
 
     Returns:
-        codes (out,) uint8, scale (runs,) and zero (runs,) float16, found for the stored scale.
+        codes (..., out) uint8, scale (..., runs) and zero (..., runs) float16, found for the stored scale.
     """
-    out, runs = len(values), -(-len(values) // rows)
-    filled = torch.cat([values, values[-1:].expand(runs * rows - out)]).view(runs, rows)  # (runs, rows)
-    lo, hi = filled.amin(1), filled.amax(1)  # (runs,), (runs,)
-    least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (runs,)
-    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (runs,)
-    zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (runs,)
-    return snap(filled, scale.float(), zero.float(), bits).flatten()[:out], scale, zero
+    out, runs = values.shape[-1], -(-values.shape[-1] // rows)
+    if missing := runs * rows - out:
+        values = torch.cat([values, values[..., -1:].expand(*values.shape[:-1], missing)], -1)
+    filled = values.unflatten(-1, (runs, rows))  # (..., runs, rows)
+    lo, hi = filled.amin(-1), filled.amax(-1)  # (..., runs), (..., runs)
+    least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (..., runs)
+    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (..., runs)
+    zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (..., runs)
+    return snap(filled, scale.float(), zero.float(), bits).flatten(-2)[..., :out], scale, zero
