@@ -15,6 +15,7 @@ TRIES = 8  # sweeps at most, each with another bound
 FILLED = 0.96  # of what may be set apart: more is not worth a sweep
 FLATTEST, STEEPEST = 0.1, 1.0  # slopes that two sweeps may tell
 TINIEST = 1e-38  # bound that is looked for
+CLOSE = 0.005  # of a bound: one so near to the last is not worth a sweep
 Point = tuple[float, float]  # logarithm of a bound, and how much rarer than wanted it is to be above
 
 
@@ -76,22 +77,23 @@ def filled(run: Callable[[float], Swept], usual: Usual, most: int, size: int) ->
         return math.log(-math.log((count + 0.5) / (size + 1)))
 
     most = min(most, size)
+    if not most or not usual.bound:
+        return run(math.inf)
     aim, enough = (1 + FILLED) / 2 * most, max(1, math.floor(FILLED * most))
-    goal, nothing = rarity(aim), not most or not usual.bound
-    at = 0.0 if nothing else math.log(usual.bound) + (goal - rarity(usual.share * size)) / usual.slope
+    at = math.log(usual.bound) + (rarity(aim) - rarity(usual.share * size)) / usual.slope
     best: Swept | None = None
     seen: list[Point] = []
-    for _ in range(0 if nothing else TRIES):
+    for _ in range(TRIES):
         found = run(math.exp(at))
         if found.count <= most and (best is None or found.count >= best.count):
             best = found
-        if best is not None and best.count >= enough:
-            break
-        seen.append((at, rarity(found.count) - goal))
+        seen.append((at, rarity(found.count) - rarity(aim)))
         if 0 < found.count < size / 2:
             at = _onward(seen, usual.slope)
         else:  # what the bound should have been, were the same lost with another one
             at = math.log(max(found.bound_of(round(aim)), TINIEST))
+        if best and (best.count >= enough or abs(at - seen[-1][0]) < CLOSE):
+            break
     return best or run(math.inf)
 
 

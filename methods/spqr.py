@@ -38,7 +38,7 @@ class SpQR(Method):
     """GPTQ's sweep on groups whose scales and zeros are rounded too; weights that lose much are kept apart.
 
     threshold: tau, the loss in units of the layer's variance above which a weight is kept; null: none is.
-        In bytes the first that is tried: with the most bits that fit, what fills the room is looked for.
+        In bytes another one is looked for, that with the most bits that fit fills the room.
     group: inputs that share a scale. rows: outputs whose scales share a grid.
     scale_bits: of a scale, and of a zero.
     act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.

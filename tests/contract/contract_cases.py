@@ -68,6 +68,9 @@ class Case:
         return Calibration(TOKENS, inputs, batch=4, seed=seed)
 
 
+FEWER = {"gqsa": (("bqpo_steps", 4), ("e2e_steps", 4))}  # two passes of training: no promise is about more
+
+
 @cache
 def config(method):
     return OmegaConf.load(YAMLS[method])
@@ -77,7 +80,7 @@ def config(method):
 def made(method, knobs) -> Method | ModelMethod:
     """One for all families: methods are frozen."""
     spec = copy.deepcopy(config(method)["method"])
-    for knob, value in knobs:
+    for knob, value in (*FEWER.get(method, ()), *knobs):
         OmegaConf.update(spec, knob, list(value) if isinstance(value, tuple) else value)
     return instantiate(spec)
 
