@@ -17,13 +17,13 @@ _HOME = {
     "fisher": "Fisher",
     "linalg": "Factor Spectrum calibrated_error damped_inverse principal spectrum",
     "obs": "round_columns sweep",
-    "apart": "Swept filled ordinary",
+    "apart": "Swept Usual filled ordinary",
     "branch": "Branch balanced",
     "mpo": "Chain",
     "clusters": "divided kmeans kmeans_of_rows nearest nearest_of_rows",
     "families": "ROLES",
     "projected": "Centred Projected directions",
-    "rounding": "Columns check_grid grid grids nearest_codes nearest_values round_to snap "
+    "rounding": "Columns check_grid grid grids nearest_codes nearest_values round_to snap steps_of "
     "stored_scale value_of",
     "ladders": "Level around entropic goal_of leading levels magnitudes per_block reaching",
     "allocation": "saved_plan",
@@ -54,6 +54,7 @@ _HOME = {
 if TYPE_CHECKING:
     from crunchmark.allocation import saved_plan as saved_plan
     from crunchmark.apart import Swept as Swept
+    from crunchmark.apart import Usual as Usual
     from crunchmark.apart import filled as filled
     from crunchmark.apart import ordinary as ordinary
     from crunchmark.artifact import load as load
@@ -153,6 +154,7 @@ if TYPE_CHECKING:
     from crunchmark.rounding import nearest_values as nearest_values
     from crunchmark.rounding import round_to as round_to
     from crunchmark.rounding import snap as snap
+    from crunchmark.rounding import steps_of as steps_of
     from crunchmark.rounding import stored_scale as stored_scale
     from crunchmark.rounding import value_of as value_of
     from crunchmark.seeds import seed_of as seed_of

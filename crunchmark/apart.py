@@ -1,17 +1,31 @@
 """Single weights set apart from a rounding sweep (SpQR, arXiv:2306.03078): which ones, and how many fit."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from crunchmark.rounding import snap, span, value_of
+from crunchmark.rounding import spread, steps_of
 from crunchmark.terms import Group
 
 TRIES = 8  # sweeps at most, each with another bound
-FILLED = 0.95  # of what may be set apart: more is not worth a sweep
+FILLED = 0.96  # of what may be set apart: more is not worth a sweep
+FLATTEST, STEEPEST = 0.1, 1.0  # slopes that two sweeps may tell
+TINIEST = 1e-38  # bound that is looked for
+CLOSE = 0.005  # of a bound: one so near to the last is not worth a sweep
+Point = tuple[float, float]  # logarithm of a bound, and how much rarer than wanted it is to be above
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is known of losses before any sweep."""
+
+    bound: float
+    share: float  # of the weights that is above it
+    slope: float  # of log(-log(share)) over the bound's logarithm
 
 
 @dataclass
@@ -19,64 +33,86 @@ class Swept:
     """What a sweep chose, column by column; a weight is set apart where its loss is above the bound."""
 
     bound: float
-    codes: Tensor  # (in, out) uint8
-    rest: Tensor  # (in, out), what weights set apart have beyond their codes
-    loss: Tensor  # (in, out), e^2 = (w - q)^2 / d^2 of every weight where it is not set apart
+    d: Tensor  # (in,), diagonal of the factor of the inverse Hessian
+    codes: Tensor  # (in, out) float32, whole numbers
+    lost: Tensor  # (in, out), w - q of every weight where it is not set apart
+    rest: Tensor  # (in, out) in the dtype it is stored in, the same of weights set apart, 0 elsewhere
     groups: list[Group]
 
     @classmethod
-    def empty(cls, bound: float, shape: tuple[int, int]) -> "Swept":
-        """Nothing chosen yet for a weight of shape (out, in)."""
-        none = torch.zeros(shape[::-1])  # (in, out)
-        return cls(bound, none.to(torch.uint8), none, none.clone(), [])
+    def empty(cls, bound: float, d: Tensor, out: int, dtype: torch.dtype = torch.float32) -> "Swept":
+        """Nothing chosen yet for a weight of so many rows."""
+        codes, lost = d.new_zeros(2, len(d), out)  # (in, out) each
+        return cls(bound, d, codes, lost, codes.new_zeros(codes.shape, dtype=dtype), [])
 
     @property
-    def far(self) -> Tensor:
-        """(in, out) bool, what is set apart."""
-        return self.loss > self.bound
+    def farthest(self) -> Tensor:
+        """(in,), what a weight may lose and not be set apart."""
+        return self.d * math.sqrt(self.bound)
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many are set apart."""
-        return int(self.far.sum())
+        return int(self.rest.count_nonzero())
 
     def bound_of(self, count: int) -> float:
         """The bound that at most so many weights of this sweep are above."""
-        return float(self.loss.flatten().kthvalue(max(1, self.loss.numel() - count)).values)
+        loss = (self.lost / self.d[:, None]).square_().flatten()  # (in * out,)
+        return float(loss.kthvalue(max(1, len(loss) - count)).values)
 
 
-def filled(run: Callable[[float], Swept], start: float, most: int) -> Swept:
+def filled(run: Callable[[float], Swept], usual: Usual, most: int, size: int) -> Swept:
     """Of some sweeps the one that sets most weights apart, at most so many.
 
-    Up to the first too low and the first too high, bounds are those that would have been right for the sweep
-    before, which overshoot: what is set apart changes what is lost. Between the two it is interpolated.
+    Bounds are looked for by regula falsi: log(-log(share above)) over log(bound) is nearly straight.
+
+    Args:
+        run: a sweep with a bound.
+        usual: where the search begins; with bound 0 there is nothing to lose.
+        most: weights that may be set apart.
+        size: weights there are.
     """
-    bound, goal = start, (1 + FILLED) / 2 * most
-    many: Swept | None = None
+
+    def rarity(count: float) -> float:
+        return math.log(-math.log((count + 0.5) / (size + 1)))
+
+    most = min(most, size)
+    if not most or not usual.bound:
+        return run(math.inf)
+    aim, enough = (1 + FILLED) / 2 * most, max(1, math.floor(FILLED * most))
+    at = math.log(usual.bound) + (rarity(aim) - rarity(usual.share * size)) / usual.slope
     best: Swept | None = None
-    for _ in range(TRIES if most else 0):
-        found = run(bound)
-        if found.count > most:
-            many = found if many is None or bound > many.bound else many
-        elif best is None or found.count >= best.count:
+    seen: list[Point] = []
+    for _ in range(TRIES):
+        found = run(math.exp(at))
+        if found.count <= most and (best is None or found.count >= best.count):
             best = found
-        if best is not None and best.count >= FILLED * most:
+        seen.append((at, rarity(found.count) - rarity(aim)))
+        if 0 < found.count < size / 2:
+            at = _onward(seen, usual.slope)
+        else:  # what the bound should have been, were the same lost with another one
+            at = math.log(max(found.bound_of(round(aim)), TINIEST))
+        if best and (best.count >= enough or abs(at - seen[-1][0]) < CLOSE):
             break
-        bound = found.bound_of(round(goal)) if many is None or best is None else _between(many, best, goal)
     return best or run(math.inf)
 
 
-def _between(many: Swept, few: Swept, goal: float) -> float:
-    """The bound for that many, if counts are a power of it."""
-    high, low = math.log(many.count), math.log(few.count + 0.5)
-    part = min(0.9, max(0.1, (high - math.log(goal)) / (high - low)))
-    return many.bound * math.pow(few.bound / many.bound, part) if many.bound else 0.0
+def _onward(seen: Sequence[Point], usual: float) -> float:
+    """Where to look next: between the ends there are, else on a line through the two nearest points."""
+    over, under = [p for p in seen if p[1] < 0], [p for p in seen if p[1] >= 0]
+    if over and under:
+        (x, off), (x2, off2) = max(over), min(under)
+        return x + min(0.9, max(0.1, off / (off - off2))) * (x2 - x)
+    (x, off), *others = sorted(seen, key=lambda p: abs(p[1]))
+    slopes = [min(STEEPEST, max(FLATTEST, (off2 - off) / (x2 - x))) for x2, off2 in others[:1]]
+    return x - off / (*slopes, usual)[0]
 
 
 def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:
     """A group with its likely outliers at the mean of the others.
 
     Likely is a weight without which the others' grid is so much better that their loss falls by the bound.
+    Only without an end of the grid there is another one: what lies between gains its own loss.
 
     Args:
         w: (out, g), current weights.
@@ -87,17 +123,23 @@ def ordinary(w: Tensor, d: Tensor, bits: int, bound: float) -> Tensor:
     Returns:
         (out, g).
     """
-    if bound == math.inf:
+    if bound == math.inf or w.shape[1] == 1:
         return w
-    own = torch.eye(len(d), dtype=torch.bool, device=w.device)  # (g, g)
-    others = torch.where(own, w.roll(-1, 1).unsqueeze(2), w.unsqueeze(1))  # (out, g, g), a neighbour instead
-    without = _loss(others, d, bits).masked_fill(own, 0.0).sum(2)  # (out, g)
-    likely = _loss(w, d, bits).sum(1, keepdim=True) - without > bound  # (out, g)
-    mean = w.masked_fill(likely, 0.0).sum(1, keepdim=True) / (~likely).sum(1, keepdim=True).clamp(min=1)
-    return torch.where(likely, mean, w)
+    rows = w.T  # (g, out)
+    (lo, first), (hi, last) = rows.min(0, keepdim=True), rows.max(0, keepdim=True)  # (1, out) each
+    above = rows.scatter(0, first, math.inf).amin(0, keepdim=True)  # (1, out), least of the others
+    below = rows.scatter(0, last, -math.inf).amax(0, keepdim=True)  # (1, out)
+    grids = spread(torch.stack([lo, above, lo]), torch.stack([hi, hi, below]), bits)  # (3, 1, out) each
+    loss, *without = _loss(rows, d[:, None], *grids, bits)  # (g, out) each
+    gain, all_of_it = loss, loss.sum(0, keepdim=True)  # (g, out), (1, out)
+    for at, lost in zip((first, last), without, strict=True):
+        gain = gain.scatter(0, at, all_of_it - lost.scatter(0, at, 0.0).sum(0, keepdim=True))
+    likely = gain > bound  # (g, out)
+    mean = rows.masked_fill(likely, 0.0).sum(0) / (~likely).sum(0).clamp(min=1)  # (out,)
+    return torch.where(likely, mean, rows).T
 
 
-def _loss(w: Tensor, d: Tensor, bits: int) -> Tensor:
-    """e^2 of groups (..., g) on grids of their own."""
-    scale, zero = span(w, bits)
-    return ((w - value_of(snap(w, scale, zero, bits), scale, zero)) / d).square()
+def _loss(w: Tensor, d: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """e^2 of weights on grids that broadcast with them."""
+    value = steps_of(w, scale, zero, bits).sub_(zero).mul_(scale)
+    return value.sub_(w).div_(d).square_()

@@ -28,6 +28,7 @@ def sweep(
     """
     w = weight.clone()
     diag = upper.diagonal()
+    pivots = diag.tolist()
     for lo in range(0, w.shape[1], block):
         hi = min(lo + block, w.shape[1])
         w1 = w[:, lo:hi].T.contiguous()  # (b, out): a column lies in one piece
@@ -35,11 +36,13 @@ def sweep(
         error = torch.empty_like(w1)
         if start is not None:
             start(w1.T, diag[lo:hi], lo)
-        for i in range(hi - lo):
-            q = choose(w1[i:].T, diag[lo + i : hi], lo + i)  # (out,)
-            error[i] = (w1[i] - q) / u1[i, i]
-            w1[i + 1 :].addr_(u1[i, i + 1 :], error[i], alpha=-1)
-            w1[i] = q
+        left = w1
+        for i, (column, lost, row) in enumerate(zip(w1, error, u1, strict=True)):  # (out,), (out,), (b,)
+            q = choose(left.T, diag[lo + i : hi], lo + i)  # (out,)
+            torch.sub(column, q, out=lost).div_(pivots[lo + i])
+            left = left[1:]
+            left.addr_(row[i + 1 :], lost, alpha=-1)
+            column.copy_(q)
         w[:, lo:hi] = w1.T
         w[:, hi:].addmm_(error.T, upper[lo:hi, hi:], alpha=-1)
     return w

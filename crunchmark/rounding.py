@@ -1,7 +1,5 @@
 """Affine integer grids, shared by every method that rounds. Codes are uint8, scales float16."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -109,26 +107,6 @@ def nearest_values(w: Tensor, bits: int, group: int, sym: bool) -> Tensor:
     return value_of(codes.unflatten(1, (scale.shape[1], -1)), scale, zero).flatten(1)  # (out, in)
 
 
-class _Through(torch.autograd.Function):
-    """Forward what it became, backward as if nothing had been done to it."""
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        """The hard one, exactly."""
-        return hard.to(soft.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Straight through to the soft one."""
-        return grad, None
-
-
-def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
-    """`hard` in the dtype of `soft`, with the gradients of `soft` (arXiv:1308.3432)."""
-    result: Tensor = _Through.apply(soft, hard)
-    return result
-
-
 def stored_scale(scale: Tensor) -> Tensor:
     """A scale as it is stored: float16, never zero or infinite."""
     return scale.clamp(_TINIEST, _HALF.max).half()
@@ -159,7 +137,11 @@ def span(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     Returns:
         scale (...) and zero (...), float32; both 0 for a group of zeros.
     """
-    lo, hi = w.amin(-1), w.amax(-1)  # (...), (...)
+    return spread(w.amin(-1), w.amax(-1), bits)
+
+
+def spread(lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """`span` of groups whose least and largest weights are these, any shape."""
     wide = torch.maximum(hi - lo, torch.maximum(lo.abs(), hi.abs()) / _NARROW)  # (...)
     scale = wide / (2**bits - 1)  # (...)
     return scale, torch.where(scale > 0, -lo / scale, 0.0)
@@ -177,26 +159,32 @@ def snap(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     Returns:
         (..., g) uint8.
     """
-    least = torch.finfo(torch.float32).tiny
-    steps = w / scale.clamp(min=least).unsqueeze(-1) + zero.unsqueeze(-1)  # (..., g)
-    return steps.round_().clamp_(0, 2**bits - 1).to(torch.uint8)
+    return steps_of(w, scale.unsqueeze(-1), zero.unsqueeze(-1), bits).to(torch.uint8)  # (..., g)
+
+
+def steps_of(w: Tensor, scale: Tensor, zero: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
+    """What `snap` gives, as float32; scale and zero are of one shape and broadcast with w."""
+    steps = torch.div(w, scale.clamp(min=torch.finfo(torch.float32).tiny), out=out)
+    return steps.add_(zero).round_().clamp_(0, 2**bits - 1)
 
 
 def nested(values: Tensor, bits: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Round scales or zeros of neighbouring output rows to a grid of their own; the last run may be shorter.
 
     Args:
-        values: (out,) float32, what the groups of one column have.
+        values: (..., out) float32, what the groups of one column have.
         bits: 1 to 8.
         rows: that share a grid.
 
     Returns:
-        codes (out,) uint8, scale (runs,) and zero (runs,) float16, found for the stored scale.
+        codes (..., out) uint8, scale (..., runs) and zero (..., runs) float16, found for the stored scale.
     """
-    out, runs = len(values), -(-len(values) // rows)
-    filled = torch.cat([values, values[-1:].expand(runs * rows - out)]).view(runs, rows)  # (runs, rows)
-    lo, hi = filled.amin(1), filled.amax(1)  # (runs,), (runs,)
-    least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (runs,)
-    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (runs,)
-    zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (runs,)
-    return snap(filled, scale.float(), zero.float(), bits).flatten()[:out], scale, zero
+    out, runs = values.shape[-1], -(-values.shape[-1] // rows)
+    if missing := runs * rows - out:
+        values = torch.cat([values, values[..., -1:].expand(*values.shape[:-1], missing)], -1)
+    filled = values.unflatten(-1, (runs, rows))  # (..., runs, rows)
+    lo, hi = filled.amin(-1), filled.amax(-1)  # (..., runs), (..., runs)
+    least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (..., runs)
+    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (..., runs)
+    zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (..., runs)
+    return snap(filled, scale.float(), zero.float(), bits).flatten(-2)[..., :out], scale, zero

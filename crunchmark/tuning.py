@@ -18,6 +18,8 @@ from crunchmark.view import Site, View
 from crunchmark.walk import Stream, evaluating
 
 Parts = Mapping[str, nn.Module]  # by site name: called, each gives its weight (out, in)
+Names = Mapping[str, tuple[str, nn.Module]]  # by site name: its weight's name below a root, and its module
+Weights = dict[str, Tensor]  # by name below that root
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Turn:
         """The block's outputs (B, T, D) on batch b, with these tensors for its own of that name."""
 
         def run(block: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return functional_call(block, dict(weights), (hidden, *args), kwargs)
+            return functional_call(block, dict(weights), (hidden, *args), kwargs, tie_weights=False)
 
         return self.stream.block(self.index, b, self.stream.hidden[b], run)
 
@@ -69,11 +71,11 @@ def reconstruct(turn: Turn, parts: Parts, lr: float, steps: int) -> tuple[float,
     _move(parts, turn.block)
     energy = max(1e-30, sum(float(t.float().square().sum()) for t in turn.targets[:steps]))
 
-    def error(b: int) -> Tensor:
-        out = turn.output(b, _weights(parts, names))
+    def error(b: int, weights: Weights) -> Tensor:
+        out = turn.output(b, weights)
         return (out - turn.targets[b].to(out.device)).float().square().sum() / energy
 
-    return _descend(parts, lr, steps, len(turn.targets), error)
+    return _descend(parts, names, lr, steps, len(turn.targets), error)
 
 
 def end_to_end(view: View, calib: Calibration, parts: Parts, lr: float, steps: int) -> tuple[float, float]:
@@ -86,17 +88,17 @@ def end_to_end(view: View, calib: Calibration, parts: Parts, lr: float, steps: i
     home, batches = next(view.model.parameters()).device, calib.tokens.split(calib.batch)
     count: int = sum(batch[:, 1:].numel() for batch in batches[:steps])
 
-    def loss(b: int) -> Tensor:
+    def loss(b: int, weights: Weights) -> Tensor:
         ids = batches[b].to(calib.device)  # (B, T)
         given = {"input_ids": ids, "use_cache": False}
-        logits: Tensor = functional_call(view.model, _weights(parts, names), (), given).logits[:, :-1]
+        logits: Tensor = functional_call(view.model, weights, (), given, tie_weights=False).logits[:, :-1]
         return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum") / count
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(view.model))
         stack.callback(view.model.to, home)
         _move(parts, view.model.to(calib.device))
-        return _descend(parts, lr, steps, len(batches), loss)
+        return _descend(parts, names, lr, steps, len(batches), loss)
 
 
 def _move(parts: Parts, root: nn.Module) -> None:
@@ -105,13 +107,13 @@ def _move(parts: Parts, root: nn.Module) -> None:
         part.to(next(root.parameters()).device)
 
 
-def _names(sites: Mapping[str, Site], root: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+def _names(sites: Mapping[str, Site], root: nn.Module) -> Names:
     """Site name -> its weight's name below root, and its module."""
     known = {id(module): name for name, module in root.named_modules()}
     return {name: (f"{known[id(site.module)]}.weight", site.module) for name, site in sites.items()}
 
 
-def _weights(parts: Parts, names: Mapping[str, tuple[str, nn.Module]]) -> dict[str, Tensor]:
+def _weights(parts: Parts, names: Names) -> Weights:
     """Tensors by name below the root, laid out and in the dtype as the modules have them."""
     found: dict[str, Tensor] = {}
     for site, (name, module) in names.items():
@@ -122,24 +124,26 @@ def _weights(parts: Parts, names: Mapping[str, tuple[str, nn.Module]]) -> dict[s
 
 
 def _descend(
-    parts: Parts, lr: float, steps: int, batches: int, loss: Callable[[int], Tensor]
+    parts: Parts, names: Names, lr: float, steps: int, batches: int, loss: Callable[[int, Weights], Tensor]
 ) -> tuple[float, float]:
     """Adam over the batches in order, again and again; the best state between passes stays.
 
     Batches that no step reaches do not count in the loss. One that is not finite is never the least.
+    loss: of a batch, with these weights.
     """
     tensors = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(tensors, lr)
+    optimiser = torch.optim.Adam(tensors, lr, foreach=True)
     seen = min(steps, batches)
 
     def total() -> float:
         with torch.no_grad():
-            return sum(float(loss(b)) for b in range(seen))
+            weights = _weights(parts, names)
+            return sum(float(loss(b, weights)) for b in range(seen))
 
     least = start = total()
     best = [p.detach().clone() for p in tensors]
     for step in range(1, steps + 1):
-        grads = torch.autograd.grad(loss((step - 1) % batches), tensors)
+        grads = torch.autograd.grad(loss((step - 1) % batches, _weights(parts, names)), tensors)
         for tensor, grad in zip(tensors, grads, strict=True):
             tensor.grad = grad
         optimiser.step()

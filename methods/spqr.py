@@ -18,15 +18,15 @@ from crunchmark import (
     Sum,
     Swept,
     Term,
+    Usual,
     filled,
     flag,
     number,
     one_of,
     ordinary,
     positive,
-    snap,
+    steps_of,
     sweep,
-    value_of,
     whole,
 )
 
@@ -38,7 +38,7 @@ class SpQR(Method):
     """GPTQ's sweep on groups whose scales and zeros are rounded too; weights that lose much are kept apart.
 
     threshold: tau, the loss in units of the layer's variance above which a weight is kept; null: none is.
-        In bytes the first that is tried: with the most bits that fit, what fills the room is looked for.
+        In bytes another one is looked for, that with the most bits that fit fills the room.
     group: inputs that share a scale. rows: outputs whose scales share a grid.
     scale_bits: of a scale, and of a zero.
     act_order: columns by falling Hessian diagonal. damp: share of the mean Hessian diagonal added to it.
@@ -84,35 +84,44 @@ class SpQR(Method):
         weight = layer.weight.masked_fill(factor.dead, 0.0)[:, factor.order]  # (out, in)
         variance = weight.var(0, correction=min(1, len(weight) - 1))  # (in,)
         unit = float((variance / factor.upper.diagonal().square()).mean())
-        start = math.inf if self.threshold is None else self.threshold * unit
+        bound = math.inf if self.threshold is None else self.threshold * unit
 
         def run(bound: float) -> Swept:
             return self._swept(weight, factor.upper, bits, bound, room.dtype)
 
-        spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
-        exact = room.nominal is not None or start == math.inf
-        found = run(start) if exact else filled(run, start, spare // (2 + room.itemsize))
+        if room.nominal is not None or bound == math.inf:
+            found = run(bound)
+        else:
+            spare = room.nbytes - beside - Bilevel.size(shape, bits, self.nest, self.act_order)
+            found = filled(run, usual(bits, unit), spare // (2 + room.itemsize), weight.numel())
         order, back = factor.order if self.act_order else None, factor.order.argsort()
-        term = Bilevel.of(found.codes.T, found.groups, bits, self.nest, order)
-        both = Sum([term, Outliers.of(found.rest[back].T, found.far[back].T, room.dtype)])
+        term = Bilevel.of(found.codes.T.to(torch.uint8), found.groups, bits, self.nest, order)
+        rest = found.rest[back].T  # (out, in)
+        both = Sum([term, Outliers.of(rest, rest != 0, room.dtype)])
         both.setting = term.setting
         tau = found.bound / unit if unit and found.bound < math.inf else None
         return both.noted(damping=factor.damping, outliers=found.count / weight.numel(), threshold=tau)
 
     def _swept(self, weight: Tensor, upper: Tensor, bits: int, bound: float, dtype: torch.dtype) -> Swept:
         """One sweep; what is set apart loses nothing but its 16-bit rounding."""
-        made = Swept.empty(bound, (weight.shape[0], weight.shape[1]))
+        made = Swept.empty(bound, upper.diagonal(), len(weight), dtype)
+        rows = zip(made.farthest.tolist(), made.codes, made.lost, made.rest, strict=True)
 
         def choose(left: Tensor, d: Tensor, j: int) -> Tensor:
             if j % self.group == 0:
                 w = ordinary(left[:, : self.group], d[: self.group], bits, bound)  # (out, g)
                 made.groups.append(self.nest.grid(w, bits))
-            group, w = made.groups[-1], left[:, 0]
-            code = snap(left[:, :1], group.scale, group.zero, bits)  # (out, 1)
-            value = value_of(code, group.scale, group.zero)[:, 0]  # (out,)
-            made.codes[j], made.loss[j] = code[:, 0], ((w - value) / d[0]).square()
-            made.rest[j] = torch.where(made.loss[j] > bound, w - value, 0.0).to(dtype)
-            return value + made.rest[j]
+            group, w = made.groups[-1], left[:, 0]  # (out,)
+            farthest, codes, lost, rest = next(rows)  # (out,) each
+            steps_of(w, group.scale, group.zero, bits, out=codes)
+            value = (codes - group.zero).mul_(group.scale)  # (out,)
+            torch.sub(w, value, out=lost)
+            return value.add_(rest.copy_(torch.hardshrink(lost, farthest)))
 
         sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made
+
+
+def usual(bits: int, unit: float) -> Usual:
+    """As layers of the built-in model have it; beyond 5 bits scales and zeros lose more than the codes."""
+    return Usual({2: 0.8, 3: 0.2, 4: 0.05, 5: 0.015}.get(bits, 0.011) * unit, 0.017, 0.4 if bits < 6 else 0.3)

@@ -43,11 +43,14 @@ class Nest:
 
     def grid(self, w: Tensor, bits: int) -> Group:
         """The grids of a group w (out, g), from its least to its largest weight and then rounded."""
-        found = zip(span(w, bits), (self.scale_bits, self.zero_bits), strict=True)
-        parts = [nested(values, depth, self.rows) for values, depth in found]
-        scale, zero = (self.values(*part) for part in parts)
-        second = torch.stack([grid for part in parts for grid in part[1:]])  # (4, runs)
-        return Group(scale, zero, torch.stack([part[0] for part in parts]), second)
+        depths, found = (self.scale_bits, self.zero_bits), torch.stack(span(w, bits))  # (2, out)
+        if len(set(depths)) == 1:
+            codes, scale, zero = nested(found, depths[0], self.rows)  # (2, out), (2, runs), (2, runs)
+        else:
+            parts = [nested(values, depth, self.rows) for values, depth in zip(found, depths, strict=True)]
+            codes, scale, zero = (torch.stack(part) for part in zip(*parts, strict=True))
+        used = self.values(codes.T, scale.T, zero.T).T.contiguous()  # (2, out)
+        return Group(used[0], used[1], codes, torch.stack([scale, zero], 1).flatten(0, 1))
 
     def values(self, codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         """What codes (out, ...) of scales or zeros stand for on the grids (runs, ...) of their rows."""

@@ -61,19 +61,28 @@ class Case:
         return "-".join([self.method, *(f"{k}={v}" for k, v in self.knobs), self.family])
 
     def make(self) -> Method | ModelMethod:
-        spec = copy.deepcopy(config(self.method)["method"])
-        for knob, value in self.knobs:
-            OmegaConf.update(spec, knob, list(value) if isinstance(value, tuple) else value)
-        return instantiate(spec)
+        return made(self.method, self.knobs)
 
     def calibration(self, seed=0) -> Calibration:
         inputs = OmegaConf.select(config(self.method), "calib.inputs", default="dense")
         return Calibration(TOKENS, inputs, batch=4, seed=seed)
 
 
+FEWER = {"gqsa": (("bqpo_steps", 4), ("e2e_steps", 4))}  # two passes of training: no promise is about more
+
+
 @cache
 def config(method):
     return OmegaConf.load(YAMLS[method])
+
+
+@cache
+def made(method, knobs) -> Method | ModelMethod:
+    """One for all families: methods are frozen."""
+    spec = copy.deepcopy(config(method)["method"])
+    for knob, value in (*FEWER.get(method, ()), *knobs):
+        OmegaConf.update(spec, knob, list(value) if isinstance(value, tuple) else value)
+    return instantiate(spec)
 
 
 BASE = [Case(method, family) for method in YAMLS for family in FAMILIES]
@@ -128,7 +137,7 @@ LAYERWISE = [c for c in WORKING if isinstance(c.make(), Method)]
 FEW = [
     c for c in WORKING if c.family in EXTRA_FAMILIES
 ]  # where what a promise costs is not worth all families
-IN_ROOMS = [c for c in WORKING if isinstance(made := c.make(), Method) or made.rooms]  # a term per layer
+IN_ROOMS = [c for c in WORKING if isinstance(c.make(), Method) or c.make().rooms]  # a term per layer
 DEPTHS = {"shortgpt": 6}  # whose steps are blocks
 
 

@@ -132,3 +132,35 @@ def test_gradients_go_straight_through():
     torch.testing.assert_close(draft.scale.grad, steps.sum(1))
     torch.testing.assert_close(draft.zero.grad, -8 * draft.stored()[0].float())
     assert draft.weight.grad is None
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_one_node_is_what_single_operations_give(frozen):
+    """A value off the grid's ends, a zero that is no whole number, groups that are gone."""
+    draft = GroupDraft(normal(4, 6, 32), normal(5, 6, 4) > -0.5, 3, 8)
+    with torch.no_grad():
+        draft.weight.mul_(1.5)
+        draft.zero.add_(0.3)
+    if frozen:
+        draft.freeze()
+    soft = [p.detach().clone().requires_grad_() for p in (draft.weight, draft.scale, draft.zero)]
+
+    def through(a, hard):
+        return a + (hard.float() - a).detach()
+
+    weight, (scale, zero) = (
+        soft[0],
+        (through(*pair)[:, None] for pair in zip(soft[1:], draft.stored(), strict=True)),
+    )
+    codes = draft.codes
+    if not frozen:
+        codes = (through(weight / scale, (weight / scale).round()) + zero).clamp(0, 7)
+    laid = torch.zeros(6, 4, 8)
+    laid[draft.mask] = (codes - zero) * scale
+    slope = normal(6, 6, 32)
+    want = torch.autograd.grad((laid.flatten(1) * slope).sum(), soft, allow_unused=True)
+    torch.testing.assert_close(draft(), laid.flatten(1))
+    (draft() * slope).sum().backward()
+    for p, grad in zip((draft.weight, draft.scale, draft.zero), want, strict=True):
+        assert p.grad is None if grad is None else torch.allclose(p.grad, grad, rtol=1e-4, atol=1e-5)
+    assert (draft.weight.grad is None) == frozen

@@ -6,7 +6,7 @@ import pytest
 import torch
 from method_recipe import inputs, keep, layer, layer_of, normal, with_gram
 
-from crunchmark.apart import filled, ordinary
+from crunchmark.apart import Swept, Usual, filled, ordinary
 from crunchmark.budget import Room, Unreachable
 from crunchmark.linalg import calibrated_error
 from crunchmark.rounding import snap, span, value_of
@@ -113,24 +113,24 @@ def test_leave_one_out_finds_the_weight_that_spoils_the_grid():
     assert torch.equal(ordinary(w[:, :1], d[:1], 3, 0.1), w[:, :1])
 
 
-def test_the_search_ends_with_the_most_that_fit():
-    of = layer(8)
+@pytest.mark.parametrize("bound", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("steep", [0.0, 0.1])
+def test_the_search_ends_with_the_most_that_fit(bound, steep):
+    """Whatever is expected, and also where what is lost depends on the bound."""
     seen = []
 
-    def run(bound):
-        from crunchmark.apart import Swept
-
-        made = Swept.empty(bound, (96, 128))
-        made.loss += of.weight.T.square()
-        seen.append(bound)
+    def run(at):
+        made = Swept.empty(at, torch.ones(128), 96)
+        made.lost += normal(8, 128, 96).abs() ** 2.5 * at**-steep
+        made.rest += torch.hardshrink(made.lost, math.sqrt(at))
+        seen.append(at)
         return made
 
-    for start in (1e-6, 1.0, 1e6):
-        seen.clear()
-        found = filled(run, start, 200)
-        assert 190 <= found.count <= 200
-        assert len(seen) <= 2
-    assert filled(run, 1.0, 0).count == 0
+    found = filled(run, Usual(bound, 0.02, 0.4), 200, 96 * 128)
+    assert 192 <= found.count <= 200
+    assert len(seen) <= 6
+    assert filled(run, Usual(bound, 0.02, 0.4), 0, 96 * 128).bound == math.inf
+    assert filled(run, Usual(0.0, 0.02, 0.4), 200, 96 * 128).bound == math.inf
 
 
 @pytest.mark.slow
