@@ -86,11 +86,11 @@ class Pace:
             return None
         return sum(fmean(s[stage] for s in alike if stage in s) for stage in stages)
 
-    def saved(self) -> tuple[float, float, int]:
-        """Bytes that compressed cells saved, of how many dense ones, in how many cells."""
+    def saved(self) -> tuple[float, float]:
+        """Bytes that compressed cells saved, and of how many dense ones."""
         there = [c for c in self.cells if c.kind != "dense" and c.dense_bytes and c.bytes]
         dense = sum(cell.dense_bytes for cell in there)
-        return dense - sum(cell.bytes for cell in there), dense, len(there)
+        return dense - sum(cell.bytes for cell in there), dense
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -9,26 +9,28 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from analysis import collect, command, style
 from analysis.pace import Pace
 from crunchmark.pulse import BEAT, Sign, signs
 
+Part = str | tuple[str, str]  # text, or text and its style
 OUTCOMES = {
     **{"done": "green", "cached": "cyan", "begun": "", "failed": "bold red"},
     **{"skipped": "yellow", "unreachable": "yellow", "refused": "red"},
 }
 STEADY = 5.0  # seconds after which a cell between two stages waits for something
 LONGEST = 5  # failures that are told
-BAR = 30  # columns
+BAR, STEPS = 30, 12  # columns of bars
+DAY = 86400.0  # seconds
 WIDE = 110  # columns where there is no terminal
 
 
@@ -61,42 +63,37 @@ class Board:
     def draw(self, now: float) -> RenderableType:
         """All of it, as of now."""
         self.look(now)
-        told, own = self.signs, self.own() if self.own else None
-        if own:
-            told = [own, *(s for s in told if s.sweep == own.sweep and s.pid != own.pid)]
+        if own := self.own and self.own():
+            alike = [sign for sign in self.signs if sign.sweep == own.sweep and sign.pid != own.pid]
+            saved = self._saved()
+            lines = [*sweep(plain(self.study), [own, *alike], self.pace, now, bool(alike))]
+            return Group(*lines, *([_line("  ", *saved, " in what is stored")] if saved else []))
         sweeps: dict[str, list[Sign]] = {}
-        for sign in told:
+        for sign in self.signs:
             if not sign.silent(now):
                 sweeps.setdefault(sign.sweep, []).append(sign)
-        parts = [sweep(self.study, group, self.pace, now, alone=own is not None) for group in sweeps.values()]
-        if own:
-            return Group(*parts, *self._saved())
-        parts += [silent(sign, now) for sign in told if sign.silent(now)]
-        parts += [_line((f"{path} can not be read; delete it", "yellow")) for path in self.damaged]
-        if not parts:
-            parts = [_line(("nothing runs", "dim"))]
-        return Group(self._stored(), *self._failures(), *parts)
+        parts: list[RenderableType] = [
+            line for group in sweeps.values() for line in sweep("sweep", group, self.pace, now, True)
+        ]
+        parts += [line for sign in self.signs if sign.silent(now) for line in silent(sign, now)]
+        parts += [Text(f"{path} can not be read; delete it", "yellow") for path in self.damaged]
+        return Group(self._stored(), *self._failures(), *(parts or [Text("nothing runs", "dim")]))
 
     def _stored(self) -> Text:
-        """How many cells are stored, and how they ended."""
-        states = self.pace.states()
+        """How many cells are stored, how they ended, and what they saved."""
+        states, saved = self.pace.states(), self._saved()
         cells = states.total()
         head = f"{plain(self.study)}: {cells or 'no'} cell{'s' * (cells != 1)} stored"
-        return _line((head, "bold"), ": " if cells else "", *_counts(states), *self._saved_words())
+        told = ["  ", *_counts(states)] if cells else []
+        return _line((head, "bold"), *told, *(["  ·  ", *saved] if saved else []))
 
-    def _saved_words(self) -> list[str]:
-        saved, dense, cells = self.pace.saved()
-        if not cells:
+    def _saved(self) -> list[Part]:
+        saved, dense = self.pace.saved()
+        if not dense:
             return []
-        share, of = f"{saved / dense:.0%}", style.human_bytes(dense)
-        return [f"  ·  {style.human_bytes(saved)} of {of} saved ({share})"]
+        return [f"{style.human_bytes(saved)} of {style.human_bytes(dense)} saved ({saved / dense:.0%})"]
 
-    def _saved(self) -> list[Text]:
-        words = self._saved_words()
-        cells = self.pace.saved()[2]
-        return [_line((f"  {words[0].strip(' ·')} in {cells} compressed cells", "dim"))] if words else []
-
-    def _failures(self) -> Iterable[Text]:
+    def _failures(self) -> Iterator[Text]:
         """The cells that failed, and why."""
         failed = [cell for cell in self.pace.cells if cell.state == "failed"]
         for cell in failed[:LONGEST]:
@@ -107,91 +104,77 @@ class Board:
             yield _line((f"  and {len(failed) - LONGEST} more", "dim"))
 
 
-def sweep(study: str, group: Sequence[Sign], pace: Pace, now: float, alone: bool) -> RenderableType:
-    """A sweep: how many of its cells are over and how they ended, when it may end, what each process does."""
+def sweep(name: str, group: Sequence[Sign], pace: Pace, now: float, where: bool) -> Iterator[Text]:
+    """A sweep: how many of its cells are over, how they ended, when the rest may, what each process does."""
     ended = sum((Counter(counts) for sign in group for counts in sign.ended.values()), Counter())
     total = sum(sum(sign.plan.values()) for sign in group)
-    over, left = ended.total(), remaining(group, pace, now)
-    head = Table.grid(padding=(0, 2))
-    told = f"{over} of {total} cells" if total else f"{over} cells"
-    full = BAR * min(over, total) // max(1, total)
-    bar = [Text.assemble(("━" * full, "green"), ("─" * (BAR - full), "dim"))] if total else []
-    head.add_row(Text(plain(study), "bold"), *bar, Text(told), Text(left, "dim"))
-    lines = [_line("  ", *_counts(ended))] if ended else []
-    return Group(
-        head,
-        *lines,
-        *(_line("  ", *process(sign, pace, now, alone)) for sign in group if sign.kind or not alone),
-    )
+    bar = ["  ", *_bar(ended.total(), total, BAR)] if total else []
+    yield _line((name, "bold"), *bar, f"  {ended.total()}{f' of {total}' if total else ''} cells")
+    told = [part for part in (_counts(ended), remaining(group, pace, now)) if part]
+    if told:
+        yield Text.assemble("  ", *told[0], *(["  ·  ", *told[1]] if told[1:] else []))
+    for sign in group:
+        if sign.kind or len(group) == 1:
+            yield _line("  ", *process(sign, pace, now), (f"  ({who(sign)})" if where else "", "dim"))
 
 
-def process(sign: Sign, pace: Pace, now: float, alone: bool) -> list[str | tuple[str, str]]:
+def process(sign: Sign, pace: Pace, now: float) -> list[Part]:
     """What one process does."""
-    event, where = sign.event, [] if alone else [(f"  ({plain(sign.host)}, process {sign.pid})", "dim")]
+    event, spent = sign.event, now - sign.stage_started
     if not event.cell:
-        return [("between cells" if sign.ended else "starting", "dim"), *where]
-    parent = event.method == "dense" and event.kind != sign.kind
-    name = f"{plain(event.kind)} {event.budget:.4g}" if event.method != "dense" else "dense"
-    words: list[str | tuple[str, str]] = [
-        (name, "bold"),
-        f", the parent of {plain(sign.kind)}" if parent else "",
-    ]
-    spent = now - sign.stage_started
+        return [("between cells" if sign.ended else "starting", "dim")]
+    parent = ", the parent" if event.method == "dense" != sign.kind else ""
+    words: list[Part] = [("dense" if event.method == "dense" else at(sign), "bold"), f"{parent}  "]
     if not event.stage:
-        waits = "between stages, or waiting for another process" if spent > STEADY else "starting"
-        return [*words, (f"  {waits}", "dim"), *where]
-    words += ["  ", (plain(event.stage), "cyan")]
-    words += [f"  {plain(event.unit)} {event.step} of {event.steps}"] if event.step else []
+        return [*words, ("starting" if spent < STEADY else "waiting for another process", "dim")]
+    words += [(plain(event.stage), "cyan"), "  "]
+    if event.step:
+        words += [
+            *_bar(event.step - 1, event.steps, STEPS),
+            f"  {plain(event.unit)} {event.step} of {event.steps}  ",
+        ]
     usual = pace.stage(event.kind, event.stage)
-    return [
-        *words,
-        (f"  {span(spent)}{f', usually {span(usual)}' if usual is not None else ''}", "dim"),
-        *where,
-    ]
+    return [*words, (f"{span(spent)}{f', usually {span(usual)}' if usual is not None else ''}", "dim")]
 
 
-def remaining(group: Sequence[Sign], pace: Pace, now: float) -> str:
+def remaining(group: Sequence[Sign], pace: Pace, now: float) -> list[Part]:
     """When a sweep may end, by what such cells took in this study; says of how many nothing is known."""
     plan = sum((Counter(sign.plan) for sign in group), Counter())
-    if not plan:
-        return ""
     for sign in group:
         plan.subtract({kind: sum(counts.values()) for kind, counts in sign.ended.items()})
     took = {kind: pace.cell(kind) for kind, cells in plan.items() if cells > 0}
     unknown = sum(plan[kind] for kind, seconds in took.items() if seconds is None)
-    left = sum(plan[kind] * seconds for kind, seconds in took.items() if seconds is not None)
-    for sign in group:
-        whole = took.get(sign.kind)
-        left -= min(whole or 0.0, now - sign.cell_started) if sign.kind else 0.0
-    left = max(0.0, left) / max(1, sum(1 for sign in group if sign.kind))
-    if not took:
-        return ""
-    if unknown == sum(plan[kind] for kind in took):
-        return "time left unknown: none measured yet"
-    more = f" and {unknown} cell{'s' * (unknown > 1)} of unknown time" if unknown else ""
-    return f"about {span(left)}{more} left"
+    known = [plan[kind] * seconds for kind, seconds in took.items() if seconds is not None]
+    if not known:
+        return ["time left unknown: no such cell measured yet"] if unknown else []
+    working = [sign for sign in group if sign.kind]
+    spent = sum(min(took.get(sign.kind) or 0.0, now - sign.cell_started) for sign in working)
+    left = max(0.0, sum(known) - spent) / max(1, len(working))
+    more = f", and {unknown} cell{'s' * (unknown > 1)} of unknown time" if unknown else ""
+    return [f"about {span(left)} left{more}"]
 
 
-def silent(sign: Sign, now: float) -> Text:
-    """A process that shows no sign of life: since when, what is known of it, where it was, what to do."""
-    at = datetime.fromtimestamp(sign.beat)
-    clock = f"{at:%H:%M:%S}" if now - sign.beat < 86400 else f"{at:%Y-%m-%d %H:%M}"
+def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
+    """A process that shows no sign of life: since when, where it was, and what may have become of it."""
+    beat = datetime.fromtimestamp(sign.beat)
+    clock = f"{beat:%H:%M:%S}" if now - sign.beat < DAY else f"{beat:%Y-%m-%d %H:%M}"
+    yield Text(f"no sign of life since {clock} ({span(now - sign.beat)} ago): {who(sign)}", "yellow")
     over = sum(sum(counts.values()) for counts in sign.ended.values())
-    total = sum(sign.plan.values())
-    where = (
-        f" at {plain(sign.kind)} {sign.event.budget:.4g}, {plain(sign.event.stage) or 'between stages'}"
-        if sign.kind
-        else ""
-    )
-    fate = (
-        f"the process is gone{where}; {over}{f' of {total}' if total else ''} cells were over; "
-        "the same command goes on from there"
-        if sign.gone
-        else f"it may be stopped, or its machine{where}; it may also be busy with something long"
-    )
-    who = f"{plain(sign.host)}, process {sign.pid}"
-    told = f"no sign of life since {clock} ({span(now - sign.beat)} ago): {fate}"
-    return Text.assemble((f"{who}: ", "bold"), (told, "yellow"))
+    of = f"{over} of {sum(sign.plan.values())}" if sign.plan else f"{over}"
+    was = f"it was at {at(sign)}, {plain(sign.event.stage) or 'between stages'}; " if sign.kind else ""
+    fate = "it is gone" if sign.gone else "it or its machine is stopped, or busy with something long"
+    mend = "; the same command goes on from there" if sign.gone else ""
+    yield Padding(Text(f"{fate}; {was}{of} cells were over{mend}"), (0, 0, 0, 2))
+
+
+def who(sign: Sign) -> str:
+    """A process."""
+    return f"{plain(sign.host)}, process {sign.pid}"
+
+
+def at(sign: Sign) -> str:
+    """The cell a process is at."""
+    return f"{plain(sign.event.kind)} {sign.event.budget:.4g}"
 
 
 def span(seconds: float) -> str:
@@ -204,14 +187,20 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _counts(counts: Counter[str]) -> list[str | tuple[str, str]]:
+def _counts(counts: Counter[str]) -> list[Part]:
     """`3 done  1 failed`, the usual first."""
-    names = sorted(counts, key=lambda name: list(OUTCOMES).index(name) if name in OUTCOMES else len(OUTCOMES))
-    words = [(f"{counts[name]} {plain(name)}", OUTCOMES.get(name, "")) for name in names if counts[name]]
+    order = [*OUTCOMES, *sorted(set(counts) - set(OUTCOMES))]
+    words = [(f"{counts[name]} {plain(name)}", OUTCOMES.get(name, "")) for name in order if counts[name]]
     return [part for word in words for part in ("  ", word)][1:]
 
 
-def _line(*parts: str | tuple[str, str]) -> Text:
+def _bar(done: int, total: int, width: int) -> list[Part]:
+    """A bar that can be read without colours."""
+    full = width * min(done, total) // max(1, total)
+    return [("━" * full, "green"), ("─" * (width - full), "dim")]
+
+
+def _line(*parts: Part) -> Text:
     """One line that is cut where the terminal ends."""
     line = Text.assemble(*parts)
     line.no_wrap, line.overflow = True, "ellipsis"

@@ -67,10 +67,9 @@ class Sign:
             return False
         return False
 
-    def silent(self, now: float) -> float:
-        """Seconds without a sign of life that are worth a word; 0 for a process that is at work."""
-        age = max(0.0, now - self.beat)
-        return age if age > SILENT or self.gone else 0.0
+    def silent(self, now: float) -> bool:
+        """Whether there should have been a sign of life since the last one."""
+        return self.gone or now - self.beat > SILENT
 
 
 def space() -> str:
