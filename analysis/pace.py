@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from crunchmark.progress import kind_of, named
 from crunchmark.store import Store
 
+T = TypeVar("T")
 STAGES = ("load", "allocate", "compress", "pack")
 AROUND = ("allocate", "compensate")
 HEAD = 4096  # bytes of a task's file that hold its seconds; the items behind them can be megabytes
@@ -35,11 +36,12 @@ class Known:
 
 
 class Pace:
-    """The cells of a study's folder; `refresh` reads those that changed."""
+    """The cells of a study's folder; `refresh` reads those that changed. Sums are made once for a look."""
 
     def __init__(self, store: Path | str, study: str) -> None:
         self.store, self.study = Store(store), study
         self._known: dict[str, tuple[int, Known | None]] = {}  # by folder, as of its last change
+        self._sums: dict[tuple[str, ...], Any] = {}
 
     @property
     def cells(self) -> list[Known]:
@@ -50,47 +52,69 @@ class Pace:
         """Look again."""
         try:
             with os.scandir(self.store.root / self.study) as entries:
-                changed = {e.name: e.stat().st_mtime_ns for e in entries if e.is_dir()}
+                there = {e.name: e.stat().st_mtime_ns for e in entries if e.is_dir()}
         except (FileNotFoundError, NotADirectoryError):
-            changed = {}
-        for name, at in changed.items():
-            if self._known.get(name, (0, None))[0] != at:
-                self._known[name] = at, self._read(name)
+            there = {}
+        changed = [name for name, at in there.items() if self._known.get(name, (0, None))[0] != at]
+        self._known |= {name: (there[name], self._read(name)) for name in changed}
+        self._known = {name: self._known[name] for name in there}
+        self._sums.clear()
         return self
 
     def _read(self, name: str) -> Known | None:
         """The cell of a folder; None where there is none, or a damaged one."""
         try:
-            facts, paths = (
-                self.store.get_cell(self.study, name),
-                self.store.cell(self.study, name).glob("task-*.json"),
-            )
+            facts = self.store.get_cell(self.study, name)
+            paths = self.store.cell(self.study, name).glob("task-*.json")
             tasks = {f"task {path.stem.removeprefix('task-')}": _took(path) for path in paths}
         except (OSError, ValueError):
             return None
         return None if facts is None else _known(facts, tasks)
 
+    def _sum(self, make: Callable[..., T], *given: str) -> T:
+        key = (make.__name__, *given)
+        if key not in self._sums:
+            self._sums[key] = make(self.cells, *given)
+        found: T = self._sums[key]
+        return found
+
     def states(self) -> Counter[str]:
         """How many cells ended how; `begun` is compressed and not scored yet."""
-        return Counter(cell.state or ("done" if cell.scored else "begun") for cell in self.cells)
+        return self._sum(_states)
 
     def stage(self, kind: str, stage: str) -> float | None:
         """Mean seconds of a stage of such cells; None where none was measured."""
-        return _mean(c.seconds[stage] for c in self.cells if c.kind == kind and stage in c.seconds)
+        return self._sum(_stage, kind, stage)
 
     def cell(self, kind: str) -> float | None:
         """Mean seconds of such a cell with all its tasks; None where none was measured."""
-        alike = [cell.seconds for cell in self.cells if cell.kind == kind and not cell.state]
-        stages = dict.fromkeys(stage for seconds in alike for stage in seconds)
-        if not any(stage not in STAGES for stage in stages):
-            return None
-        return sum(fmean(s[stage] for s in alike if stage in s) for stage in stages)
+        return self._sum(_whole, kind)
 
     def saved(self) -> tuple[float, float]:
         """Bytes that compressed cells saved, and of how many dense ones."""
-        there = [c for c in self.cells if c.kind != "dense" and c.dense_bytes and c.bytes]
-        dense = sum(cell.dense_bytes for cell in there)
-        return dense - sum(cell.bytes for cell in there), dense
+        return self._sum(_saved)
+
+
+def _states(cells: list[Known]) -> Counter[str]:
+    return Counter(cell.state or ("done" if cell.scored else "begun") for cell in cells)
+
+
+def _stage(cells: list[Known], kind: str, stage: str) -> float | None:
+    return _mean(cell.seconds[stage] for cell in cells if cell.kind == kind and stage in cell.seconds)
+
+
+def _whole(cells: list[Known], kind: str) -> float | None:
+    alike = [cell.seconds for cell in cells if cell.kind == kind and not cell.state]
+    stages = dict.fromkeys(stage for seconds in alike for stage in seconds)
+    if not any(stage not in STAGES for stage in stages):
+        return None
+    return sum(fmean(s[stage] for s in alike if stage in s) for stage in stages)
+
+
+def _saved(cells: list[Known]) -> tuple[float, float]:
+    there = [cell for cell in cells if cell.kind != "dense" and cell.dense_bytes and cell.bytes]
+    dense = sum(cell.dense_bytes for cell in there)
+    return dense - sum(cell.bytes for cell in there), dense
 
 
 def _mean(values: Iterable[float]) -> float | None:

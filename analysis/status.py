@@ -29,6 +29,7 @@ OUTCOMES = {
 }
 STEADY = 5.0  # seconds after which a cell between two stages waits for something
 LONGEST = 5  # failures that are told
+PART = 50  # one part of the time, at most, for reading
 BAR, STEPS = 30, 12  # columns of bars
 DAY = 86400.0  # seconds
 WIDE = 110  # columns where there is no terminal
@@ -45,16 +46,17 @@ class Board:
         self.pace = Pace(store, study)
         self.signs: list[Sign] = []
         self.damaged: list[Path] = []
-        self._looked = 0.0
+        self._next = 0.0
 
     def look(self, now: float) -> None:
-        """Read the study's folder, but not more often than processes write to it."""
-        if now - self._looked < BEAT:
+        """Read the study's folder: not more often than processes write, nor all the time where it is huge."""
+        if now < self._next:
             return
-        self._looked = now
+        start = time.perf_counter()
         found, self.damaged = signs(self.store / self.study)
         self.signs = list(found.values())
         self.pace.refresh()
+        self._next = now + max(BEAT, PART * (time.perf_counter() - start))
 
     def at_work(self, now: float) -> bool:
         """Whether any process shows a sign of life."""
