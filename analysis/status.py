@@ -234,9 +234,9 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
 def watch(board: Board, console: Console) -> None:
     """Draw the board again and again, until nothing is at work any more or Ctrl-C."""
-    with Live(
-        get_renderable=lambda: board.draw(time.time()), console=console, refresh_per_second=1, transient=True
-    ):
+    given = {"console": console, "refresh_per_second": 1, "transient": True}
+    with Live(get_renderable=lambda: board.draw(time.time()), **given) as picture:
+        picture.refresh()
         try:
             while board.at_work(time.time()):
                 time.sleep(BEAT)

@@ -235,6 +235,19 @@ def test_what_can_not_be_shown_is_one_line(tmp_path, words, told):
         status.main(["--store", str(tmp_path), *words])
 
 
+def test_watching_ends_with_the_sweep(tmp_path, monkeypatch):
+    beat(tmp_path, SIGN)
+    clock = [NOW]
+    monkeypatch.setattr(status.time, "time", lambda: clock[0])
+    monkeypatch.setattr(status.time, "sleep", lambda _: clock.append(clock.pop() + SILENT / 2))
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    board = status.Board(tmp_path, "s")
+    board.look(NOW)
+    status.watch(board, console)
+    assert clock[0] > NOW + SILENT - 10
+    assert "1 of 4 cells" in console.file.getvalue()
+
+
 def test_it_needs_no_torch():
     code = "import sys, analysis.status; sys.exit(bool({'torch', 'hydra'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
