@@ -166,7 +166,7 @@ def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
     was = f"it was at {at(sign)}, {plain(sign.event.stage) or 'between stages'}; " if sign.kind else ""
     fate = "it is gone" if sign.gone else "it or its machine is stopped, or busy with something long"
     mend = "; the same command goes on from there" if sign.gone else ""
-    yield Padding(Text(f"{fate}; {was}{of} cells were over{mend}"), (0, 0, 0, 2))
+    yield Padding(Text(f"{fate}; {was}{of} cells were over{mend}"), (0, 0, 0, 2), expand=False)
 
 
 def who(sign: Sign) -> str:
