@@ -14,7 +14,9 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
-from rich.console import Console
+
+from crunchmark.progress import named
+from live import MODES, shown
 
 PREFIXES = ("crunchmark.", "methods.", "tasks.")
 FAILED: list[int] = []  # exit codes of what went wrong in this process
@@ -96,8 +98,20 @@ def runner(store: str, folder: str, max_gb: float) -> Any:
     return Runner(Store(store), Cache(folder, max_gb))
 
 
-def say(cell: Any, rows: list[dict[str, Any]]) -> None:
+def check_progress(mode: Any) -> None:
+    """Refuse a way to show progress that there is not.
+
+    Raises:
+        ValueError: names the ways.
+    """
+    if mode not in MODES:
+        raise ValueError(f"progress={mode!r} is unknown; valid: {', '.join(MODES)}")
+
+
+def say(cell: Any, rows: list[dict[str, Any]], quiet: bool = False) -> None:
     """One line per finished cell."""
+    if quiet:
+        return
     row = rows[-1] if rows else {}
     if row.get("reason"):
         text = f"{row['state']}: {row['reason']}"
@@ -105,14 +119,7 @@ def say(cell: Any, rows: list[dict[str, Any]]) -> None:
         text = f"{row['achieved_bytes']:.1%} removed, {row['file_bytes'] / 1e6:.2f} MB on disk"
         text += f", {row['setting']}" if row.get("setting") else ""
     stages = "".join(f" {name}={named(spec)}" for name, spec in cell.stages.items())
-    Console(stderr=True).print(
-        f"{cell.label} budget={cell.budget:g}{stages}: {text}", highlight=False, markup=False, soft_wrap=True
-    )
-
-
-def named(spec: Mapping[str, Any]) -> str:
-    """An entry of a stage as the command line names it: the module of its target."""
-    return str(spec["_target_"]).rpartition(".")[0].rpartition(".")[2]
+    sys.stderr.write(f"{cell.label} budget={cell.budget:g}{stages}: {text}\n")
 
 
 def one_line(error: BaseException) -> str:
@@ -209,7 +216,7 @@ def guarded(main: Callable[[], Any]) -> int:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         check_words(sys.argv[1:])
-        with _handed_over():
+        with _handed_over(), shown():
             main()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")

@@ -16,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from launch import check_choices, check_mode, check_targets, fail, guarded, made, runner, say
+from launch import check_choices, check_mode, check_progress, check_targets, fail, guarded, made, runner, say
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> bool:
         config = OmegaConf.to_container(cfg, resolve=True)
         check_targets(config)
         check_mode(HydraConfig.get())
+        check_progress(config["progress"])
         check_choices(config, HydraConfig.get().runtime.choices)
         from crunchmark.cell import cell_from
         from crunchmark.interface import Allocator, Compensator, Method, ModelMethod
@@ -45,7 +46,7 @@ def main(cfg: DictConfig) -> bool:
         return False
     try:
         try:
-            say(cell, cells.run(cell))
+            say(cell, cells.run(cell), config["progress"] == "quiet")
         finally:
             for each in (cell.dense(), cell):
                 named = {**config, "label": each.label, "budget": each.budget}

@@ -93,11 +93,11 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
     except ValueError as damaged:
         raise AnalysisError(str(damaged)) from None
     if data is None:
-        raise AnalysisError(_missing("study", study, names, str(root)))
+        raise AnalysisError(missing("study", study, names, str(root)))
     return data
 
 
-def _missing(field: str, name: str, names: list[str], where: str) -> str:
+def missing(field: str, name: str, names: list[str], where: str) -> str:
     """One line: what is missing, what is there, and what was probably meant."""
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -125,7 +125,7 @@ def load_wandb(where: str, study: str, api: Any = None) -> pd.DataFrame:
             f"study={study!r}: none of its {len(runs)} runs in {where} has rows yet ({states})"
         )
     if not rows:
-        raise AnalysisError(_missing("study", study, groups, where))
+        raise AnalysisError(missing("study", study, groups, where))
     return frame(_newest(rows))
 
 

@@ -179,27 +179,33 @@ def _score(row: Any, shape: Shape) -> Text:
     return Text.assemble((f"{value}{mark}", look), (f"\n{error} ", "dim") if error else "")
 
 
-def show(study: str, store_root: str | Path = "results", console: Console | None = None) -> None:
-    """Print the table of a study, write its tables and figures, and say where they are."""
+def show(
+    study: str, store_root: str | Path = "results", console: Console | None = None, quiet: bool = False
+) -> None:
+    """Print the table of a study, write its tables and figures, and say where they are.
+
+    quiet: only what went wrong is printed.
+    """
     console = console or Console()
+    told = Console(quiet=True) if quiet else console
     try:
         data = protocols.drop(collect.load(study, store_root))
     except (collect.AnalysisError, OSError) as problem:
         console.print(f"no table: {problem}", style="yellow", markup=False, highlight=False)
         return
-    console.print()
+    told.print()
     if brief.large(data):
-        console.print(brief.table(data, console.width))
-        return _files(data, Path(store_root) / study, console)
-    console.print(table(data, console.width))
-    console.print(
-        "✓ match (5 % of dense)  ✗ fail  ? undecided  ~ at chance  · told  * simulated",
-        style="dim",
-    )
-    _files(data, Path(store_root) / study, console)
+        told.print(brief.table(data, told.width))
+    else:
+        told.print(table(data, told.width))
+        told.print(
+            "✓ match (5 % of dense)  ✗ fail  ? undecided  ~ at chance  · told  * simulated",
+            style="dim",
+        )
+    _files(data, Path(store_root) / study, console, told)
 
 
-def _files(data: pd.DataFrame, folder: Path, console: Console) -> None:
+def _files(data: pd.DataFrame, folder: Path, console: Console, told: Console) -> None:
     """Write tables and figures; what cannot be written is said, not raised."""
     from analysis import pareto, tables
 
@@ -214,7 +220,7 @@ def _files(data: pd.DataFrame, folder: Path, console: Console) -> None:
             console.print(f"{name}: not written: {problem}", style="yellow", markup=False, highlight=False)
             continue
         for path in paths:
-            console.print(f"{name:<6}{path}", soft_wrap=True, markup=False, highlight=False)
+            told.print(f"{name:<6}{path}", soft_wrap=True, markup=False, highlight=False)
 
 
 class Finish:
@@ -249,20 +255,21 @@ class Finish:
 
     def on_run_end(self, config: Any, **_: Any) -> None:
         """Show what one run left."""
-        self._show(str(config.study), str(config.store))
+        self._show(config)
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         """Show what the sweep left."""
-        self._show(str(config.study), str(config.store))
+        self._show(config)
 
     def _promise(self, config: Any) -> None:
         """Print at the exit of the process what was not printed before."""
         if not self._ran:
             self._ran = True
-            atexit.register(self._show, str(config.study), str(config.store))
+            atexit.register(self._show, config)
 
-    def _show(self, study: str, store_root: str) -> None:
+    def _show(self, config: Any) -> None:
         """Show the study, once; nothing where no cell ran or was stored: what went wrong has been said."""
-        if self._cells and not self._shown and (Path(store_root) / study).is_dir():
+        study, store = str(config.study), str(config.store)
+        if self._cells and not self._shown and (Path(store) / study).is_dir():
             self._shown = True
-            show(study, store_root)
+            show(study, store, quiet=getattr(config, "progress", "") == "quiet")

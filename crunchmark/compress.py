@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import ceil, floor
 
+from crunchmark import progress
 from crunchmark.allocation import ROUNDING, Uniform
 from crunchmark.bench import Bench
 from crunchmark.budget import Plan, Unreachable, dense_bytes
@@ -199,6 +200,7 @@ class Layerwise:
         """Compress one block's layers."""
         make = self.maker.level if self.tried and self.dense else self.maker.term
         for site in sites:
+            progress.step(len(self.terms) + len(self.short), len(self.plan.rooms), "layer")
             known = {**stats.get(site.name, {}), **slopes.get(site.name, {})}
             layer = self.maker.layer(site, known, self.dense)
             try:

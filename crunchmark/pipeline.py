@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from crunchmark import artifact
+from crunchmark import artifact, progress
 from crunchmark.allocation import equal_shares
 from crunchmark.budget import Unreachable, check_budget
 from crunchmark.cache import Cache, source_of
@@ -50,20 +50,28 @@ class Runner:
         """
         check_budget(cell.budget)
         trouble: list[Exception] = []  # of the parent: its own row, but no end of this cell
-        with writable("store", self.store.root), self.store.lock(cell.study, cell.key):
-            sweep_temps(self.store.cell(cell.study, cell.key))
-            try:
-                found = self._run(cell, trouble)
-            except (Skip, Unreachable) as answer:
-                found = [self._settle(cell, _state(answer))]
-                self._parent(cell, trouble)
-            except Exception as error:
-                ends = {"state": "failed", "reason": _reason(error), "reasons": getattr(error, REASONS, {})}
-                self._settle(cell, ends)
-                raise
-        for problem in trouble:
-            raise problem
+        with progress.cell(_event(cell)):
+            with writable("store", self.store.root), self.store.lock(cell.study, cell.key):
+                found = self._ended(cell, trouble)
+            for problem in trouble:
+                raise problem
+            if found and found[0].get("state") in SETTLED:
+                progress.outcome(found[0]["state"])
         return found
+
+    def _ended(self, cell: Cell, trouble: list[Exception]) -> list[Row]:
+        """The rows of the cell, or the one row that says why there are none."""
+        sweep_temps(self.store.cell(cell.study, cell.key))
+        try:
+            return self._run(cell, trouble)
+        except (Skip, Unreachable) as answer:
+            found = [self._settle(cell, _state(answer))]
+            self._parent(cell, trouble)
+            return found
+        except Exception as error:
+            ends = {"state": "failed", "reason": _reason(error), "reasons": getattr(error, REASONS, {})}
+            self._settle(cell, ends)
+            raise
 
     def _settle(self, cell: Cell, end: Row) -> Row:
         """Write how the cell ended, keeping what was computed before."""
@@ -81,6 +89,8 @@ class Runner:
         if todo or not known or known.get("state"):
             with self._artifact(cell) as folder:  # before the parent: what is wrong with the cell shows first
                 self.store.put_cell(cell.study, cell.key, self._about(cell) | _made(folder, cell))
+        else:
+            progress.outcome("cached")
         self._parent(cell, trouble)
         self._evaluate(cell, todo)
         return self.store.cell_rows(cell.study, cell.key)
@@ -99,18 +109,18 @@ class Runner:
 
     def _make(self, cell: Cell, folder: Path) -> None:
         """The packed model of the cell, in a folder that is not there yet."""
-        with measured() as load:
+        with progress.stage("load"), measured() as load:
             model, tokenizer = cell.model.load(), cell.model.tokenizer()
             view = View(model)
             plan = equal_shares(view, cell.budget, cell.accounting, cell.scope, cell.model.storage)
             sizes = {"dense_scope_bytes": view.scope_bytes("blocks")}
             sizes["dense_model_bytes"] = view.scope_bytes("model")
-        with measured() as sharing:
+        with progress.stage("allocate"), measured() as sharing:
             calib = cell.calibration(tokenizer, self.cache)
             given = (calib, cell.model.fingerprint, self.shared, cell.compensate)
             if cell.budget:
                 plan = allocate(cell.allocate, cell.method, view, plan, *given)
-        with measured() as stage:
+        with progress.stage("compress"), measured() as stage:
             terms = compress(cell.method if cell.budget else Keep(), view, plan, *given)
         about = sizes | {
             "plan": plan.to_json(),
@@ -121,7 +131,7 @@ class Runner:
             "left_dense": [name for name, term in terms.items() if isinstance(term, Dense)],
             "achieved_nominal": 1 - _kept(view, terms),
         }
-        with measured() as pack:
+        with progress.stage("pack"), measured() as pack:
             artifact.write(folder, view, terms, cell.model.storage, about)
         tokenizer.save_pretrained(folder)
         spent = {"load": load, "allocate": sharing, "compress": stage, "pack": pack}
@@ -137,7 +147,8 @@ class Runner:
         failed: dict[str, Exception] = {}
         for name, task in tasks.items():
             try:
-                self._score(cell, name, task)
+                with progress.stage(f"task {name}"):
+                    self._score(cell, name, task)
             except Exception as error:
                 failed[name] = error
         self.exam.forget()
@@ -179,6 +190,12 @@ class Runner:
             **({"expected": dict(cell.expected)} if cell.expected else {}),
             **facts(),
         }
+
+
+def _event(cell: Cell) -> progress.Event:
+    """The cell as progress names it."""
+    stages = tuple(progress.named(spec) for spec in cell.stages.values())
+    return progress.Event(cell.study, cell.key, cell.model.title, cell.label, stages, cell.budget)
 
 
 def _items(data: Row) -> list[Item]:

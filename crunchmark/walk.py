@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from crunchmark import progress
 from crunchmark.hooks import Call, Stats, of_inputs, watching
 from crunchmark.stats import Stat
 from crunchmark.view import Site, View
@@ -109,6 +110,7 @@ class Stream:
     @torch.no_grad()
     def forward(self, i: int, fn: Run | None = None) -> Iterator[Tensor]:
         """Outputs (B, T, D) of block i, batch by batch, on the CPU; fn runs the block its own way."""
+        progress.step(i, len(self.blocks), "block")
         for b in range(len(self.hidden)):
             yield self.block(i, b, self.hidden[b], fn).cpu()
 

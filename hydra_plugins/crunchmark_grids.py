@@ -64,6 +64,14 @@ class Grids(Sweeper):
         return [list(cell) for cell in list(found)[int(match[1]) - 1 :: int(match[2])]]
 
 
+def batch(parser: OverridesParser, sweeper: DictConfig, arguments: list[str]) -> list[list[str]]:
+    """Overrides of every cell that a sweep will have: of its grids, or of the one grid of its arguments."""
+    if sweeper.get("grids"):
+        return Grids(sweeper.grids, sweeper.part).cells(parser, arguments)
+    params = [f"{option}={value}" for option, value in (sweeper.get("params") or {}).items()]
+    return [list(cell) for cell in _product(parser.parse_overrides([*params, *arguments]))]
+
+
 def _product(overrides: list[Override]) -> list[tuple[str, ...]]:
     """One tuple per combination of values; of two overrides of one option the later counts."""
     values: dict[str, list[str]] = {}

@@ -77,6 +77,18 @@ def test_show_prints_the_table_and_the_paths(root):
         assert (root / "demo" / "figures" / name).stat().st_size > 5000
 
 
+def test_quiet_writes_the_files_and_says_only_what_went_wrong(rows, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    synthetic_study.put(tmp_path, "demo", rows[:3])
+    monkeypatch.setattr("analysis.tables.write", lambda data, folder: [folder])
+    monkeypatch.setattr("analysis.pareto.write", full)
+    console = Console(width=120, record=True, file=io.StringIO())
+    finish.show("demo", tmp_path, console, quiet=True)
+    assert console.export_text() == "plot: not written: disk full\n"
+
+
 def test_show_survives_a_missing_study(root):
     console = Console(width=200, record=True, file=io.StringIO())
     finish.show("nope", root, console)
@@ -94,7 +106,7 @@ def test_show_says_what_it_could_not_write(root):
 def test_the_callback_shows_once_and_only_at_the_end(monkeypatch, tmp_path):
     calls, store = [], str(tmp_path)
     (tmp_path / "demo").mkdir()
-    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    monkeypatch.setattr(finish, "show", lambda *names, quiet: calls.append((*names, quiet)))
     monkeypatch.setattr(finish.atexit, "register", lambda *_: None)
     config, callback = SimpleNamespace(study="demo", store=store), finish.Finish()
     callback.on_multirun_start(config=config, config_name="config")
@@ -102,8 +114,8 @@ def test_the_callback_shows_once_and_only_at_the_end(monkeypatch, tmp_path):
     callback.on_job_end(config=config, job_return=None)
     assert calls == []
     callback.on_multirun_end(config=config, config_name="config")
-    callback._show("demo", store)
-    assert calls == [("demo", store)]
+    callback._show(config)
+    assert calls == [("demo", store, False)]
 
 
 @pytest.mark.parametrize(("said", "shown"), [([False], 0), ([False, True], 1), ([True], 1), ([], 0)])
@@ -111,20 +123,20 @@ def test_a_config_that_is_no_cell_shows_no_table_of_earlier_ones(monkeypatch, tm
     """The study is there from before; a job returns false where its config was no cell."""
     calls = []
     (tmp_path / "demo").mkdir()
-    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    monkeypatch.setattr(finish, "show", lambda *names, quiet: calls.append((*names, quiet)))
     monkeypatch.setattr(finish.atexit, "register", lambda *_: None)
     config, callback = SimpleNamespace(study="demo", store=str(tmp_path)), finish.Finish()
     for value in said:
         callback.on_job_start(config=config, task_function=None)
         callback.on_job_end(config=config, job_return=SimpleNamespace(_return_value=value))
     callback.on_run_end(config=config)
-    callback._show("demo", str(tmp_path))
+    callback._show(config)
     assert len(calls) == shown
 
 
 def test_nothing_is_said_where_nothing_was_stored(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(finish, "show", lambda *names: calls.append(names))
+    monkeypatch.setattr(finish, "show", lambda *names, quiet: calls.append((*names, quiet)))
     finish.Finish().on_run_end(config=SimpleNamespace(study="none", store=str(tmp_path)))
     assert calls == []
 

@@ -16,6 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from crunchmark.pulse import signs
+
 HOUSE = Path(__file__).parents[2]
 YAMLS = sorted(HOUSE.glob("conf/*/*.yaml"))
 METHODS = sorted(p.stem for p in (HOUSE / "conf/method").glob("*.yaml"))
@@ -86,8 +88,8 @@ def test_again_computes_nothing_and_prints_the_same(first, house, short):
 def test_a_task_more_recompresses_nothing(first, house, short):
     made = written(house.folder / "cache", "artifacts/*/weights.safetensors")
     assert len(made) == len(METHODS)
-    code, output = house("-m", "method=svd,gptq", *GRID[2:-1], "task=nano_summ,nano_mcr", short)
-    assert code == 0, output
+    grid = ("-m", "method=svd,gptq", *GRID[2:-1], "task=nano_summ,nano_mcr", short)
+    assert house(*grid, "progress=quiet") == (0, "")
     assert written(house.folder / "cache", "artifacts/*/weights.safetensors") == made
 
 
@@ -118,9 +120,13 @@ def test_kill_9_then_again_is_the_undisturbed_grid(house, short, tmp_path):
         time.sleep(0.02)
     process.kill()
     assert process.done()[0] == -signal.SIGKILL
+    (left,) = signs(tmp_path / "s" / "kill")[0].values()
+    assert left.gone
+    assert left.plan == {"svd": 4, "wanda": 4}
     command = [sys.executable, "run.py", *words]  # the last time as a user starts it, with its own imports
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("s/kill/.running-*"))
     code, output = house(*grid, "study=kill")
     assert code == 0, output
     assert scores(tmp_path / "s" / "kill") == scores(house.folder / "store" / "kill")
