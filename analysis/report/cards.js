@@ -151,19 +151,14 @@ function startProvenance() {
   );
 }
 function startCards() {
-  const draw = () => byId("cards").replaceChildren(...R.data.methods.map(card));
   byId("methods").append(
     el(
       "p",
       { class: "legend" },
       "In words, as in the source; published numbers are those of the papers, on their models.",
     ),
-    el("div", { id: "cards" }),
+    el("div", { id: "cards" }, R.data.methods.map(card)),
   );
-  draw();
   startGone();
   startProvenance();
-  listen((what) => {
-    if (what === "theme") draw();
-  });
 }
