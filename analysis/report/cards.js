@@ -33,7 +33,7 @@ function card(c) {
       glyph(c.name),
       el("b", {}, c.name),
       " ",
-      el("span", { class: "soft" }, c.paper ? c.paper.split(":")[0] : "not described in conf/method/"),
+      el("span", { class: "soft" }, c.paper ? c.paper.split(": ")[0] : "not described in conf/method/"),
     ),
     c.paper ? el("p", {}, linked(c.paper)) : "",
     c.rule ? el("p", {}, c.rule) : "",
