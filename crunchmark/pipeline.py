@@ -162,6 +162,8 @@ class Runner:
         items, metrics = _items(data), [Metric(**m) for m in data.pop("metrics")]
         dense = None if cell.key == parent.key else _items(self.exam.answers(parent, name, task))
         found = rows(name, task.protocol(), items, {m.name: m for m in metrics}, dense)
+        for *_, extra in data["items"] if dense is not None else ():
+            extra.pop("question", None)  # the parent's items tell it, once for all cells
         data |= {"protocol": task.protocol(), "rows": found}
         self.store.put_task(cell.study, cell.key, name, data)
 

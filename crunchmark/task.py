@@ -30,7 +30,8 @@ class Item:
     metric: str
     score: float | None  # None: there is none to be had (a judge gave no answer); counted, never averaged
     weight: float = 1.0  # tokens, for perplexity: the aggregate is sum(score * weight) / sum(weight)
-    # JSON: prediction, target, flags: ["truncated"], dense: the parent's score in the same moment
+    # JSON: question (kept of dense only), prediction, target, flags: ["truncated"],
+    # dense: the parent's score in the same moment
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -58,8 +58,18 @@ def extra(row: Sample, doc: Any, flags: Sequence[str], longest: int = 200) -> di
         "prediction": prediction,
         "target": target if isinstance(target, int | float) else str(target)[:longest],
     }
+    found |= {"question": text} if (text := question(row)) else {}
     found |= {key: doc[key] for key in TOLD if isinstance(doc, Mapping) and key in doc}
     return found | ({"flags": list(flags)} if flags else {})
+
+
+def question(row: Sample, longest: int = 240) -> str:
+    """The end of the prompt, from its last blank line on; a text that is itself scored asks nothing."""
+    prompt, *answer = row["arguments"][0]
+    if not answer or not isinstance(prompt, str):
+        return ""
+    text = " ".join(prompt.rstrip().rpartition("\n\n")[2].split())
+    return text if len(text) <= longest else "…" + text[1 - longest :]
 
 
 def truncated(lm: Any, row: Sample) -> bool:

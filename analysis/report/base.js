@@ -68,6 +68,7 @@ function glyph(method) {
   ])
     svg.setAttribute(k, v);
   path.setAttribute("d", SHAPES[look.symbol]);
+  path.dataset.colour = look.colour;
   path.setAttribute("fill", colour(look.colour));
   svg.append(path);
   return svg;

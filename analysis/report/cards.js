@@ -33,7 +33,7 @@ function card(c) {
       glyph(c.name),
       el("b", {}, c.name),
       " ",
-      el("span", { class: "soft" }, c.paper ? c.paper.split(":")[0] : "not described in conf/method/"),
+      el("span", { class: "soft" }, c.paper ? c.paper.split(": ")[0] : "not described in conf/method/"),
     ),
     c.paper ? el("p", {}, linked(c.paper)) : "",
     c.rule ? el("p", {}, c.rule) : "",
@@ -151,19 +151,14 @@ function startProvenance() {
   );
 }
 function startCards() {
-  const draw = () => byId("cards").replaceChildren(...R.data.methods.map(card));
   byId("methods").append(
     el(
       "p",
       { class: "legend" },
       "In words, as in the source; published numbers are those of the papers, on their models.",
     ),
-    el("div", { id: "cards" }),
+    el("div", { id: "cards" }, R.data.methods.map(card)),
   );
-  draw();
   startGone();
   startProvenance();
-  listen((what) => {
-    if (what === "theme") draw();
-  });
 }

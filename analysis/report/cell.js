@@ -37,7 +37,7 @@ function flipsOf(i) {
         text(said),
         number(fall, 2),
         `${by} cells`,
-      ].map((v, k, all) => el("td", { class: k >= all.length - 2 ? "num" : "said" }, v)),
+      ].map((v, k, all) => el("td", { class: k >= all.length - 2 ? "num" : k < 2 ? "" : "said" }, v)),
     );
   });
   return [
@@ -183,7 +183,7 @@ function startCell() {
   R.chosen = first === undefined ? 0 : first;
   drawCell();
   listen((what) => {
-    if (what === "cell" || what === "theme") drawCell();
+    if (what === "cell") drawCell();
   });
 }
 function step(by) {

@@ -85,10 +85,10 @@ function drawFrontier() {
     font: { family: css("--font"), color: ink, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 12, t: 10, b: 60 },
+    margin: { l: 56, r: 12, t: 10, b: 48 },
     hovermode: "closest",
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: ink }, align: "left" },
-    xaxis: { ...axis, title: { text: xName() } },
+    xaxis: { ...axis, title: { text: xName(), standoff: 12 } },
     shapes: band(found, task),
     dragmode: "pan",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--accent") },
@@ -222,6 +222,7 @@ async function loadPlotly() {
   byId("plot").replaceChildren();
   F.ready = true;
   drawFrontier();
+  performance.mark("drawn");
   byId("plot").on("plotly_click", (event) => {
     const i = event.points[0].customdata;
     if (i === undefined || i === null) return;

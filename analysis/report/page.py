@@ -15,7 +15,7 @@ from typing import Any
 from analysis.collect import AnalysisError
 
 HERE = Path(__file__).parent
-STYLES = ("base", "parts", "cards", "media")
+STYLES = ("base", "parts", "plan", "cards", "media")
 SCRIPTS = ("base", "columns", "table", "points", "frontier", "summary", "plan", "cell", "cards", "start")
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 

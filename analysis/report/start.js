@@ -58,6 +58,8 @@ function prepare(data) {
 function theme(name) {
   document.documentElement.dataset.theme = name;
   byId("theme").textContent = name === "dark" ? "☀ Light" : "☾ Dark";
+  for (const path of document.querySelectorAll("path[data-colour]"))
+    path.setAttribute("fill", colour(path.dataset.colour));
 }
 function heading() {
   const d = R.data,
@@ -79,11 +81,14 @@ function heading() {
   );
 }
 async function start() {
-  theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  byId("theme").addEventListener("click", () => {
-    theme(isDark() ? "light" : "dark");
-    changed("theme");
-  });
+  const wanted = matchMedia("(prefers-color-scheme: dark)"),
+    repaint = (dark) => {
+      theme(dark ? "dark" : "light");
+      changed("theme");
+    };
+  theme(wanted.matches ? "dark" : "light");
+  wanted.addEventListener("change", () => repaint(wanted.matches));
+  byId("theme").addEventListener("click", () => repaint(!isDark()));
   if (!("DecompressionStream" in window)) {
     byId("loading").textContent =
       "This browser cannot unpack the data inside this file; browsers since May 2023 can.";

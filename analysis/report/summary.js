@@ -179,10 +179,4 @@ function startSummary() {
   askModel(R.models[0]);
   answer();
   perTask();
-  listen((what) => {
-    if (what === "theme") {
-      answer();
-      perTask();
-    }
-  });
 }

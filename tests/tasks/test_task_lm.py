@@ -13,7 +13,8 @@ from crunchmark.evaluate import aggregate, rows
 from crunchmark.machine import ROOT
 from tasks.common import safe_batch
 from tasks.index import known, lm_eval_home
-from tasks.lm import LmEval, score
+from tasks.lm import LmEval
+from tasks.samples import question, score
 
 pytestmark = pytest.mark.slow
 
@@ -55,11 +56,19 @@ def test_ids_extra_and_metrics(nano):
     task = LmEval("nano_needle", include=NANO, limit=8)
     items = list(task.run(*nano))
     assert [item.id for item in items] == [f"nano_needle/needle-{10 * i:04d}" for i in range(8)]
-    assert set(items[0].extra) == {"prediction", "target", "depth", "length"}
+    assert set(items[0].extra) == {"question", "prediction", "target", "depth", "length"}
     metric = task.metrics()["exact_match"]
     assert (metric.kind, metric.higher_is_better, metric.chance) == ("mean", True, pytest.approx(0.0333))
     row = rows("nano_needle", task.protocol(), items, task.metrics(), None)[0]
     assert (row["n"], row["headline"], row["state"]) == (8, True, "dense")
+
+
+def test_the_question_is_the_end_of_the_prompt(nano):
+    items = list(LmEval("nano_factoid", include=NANO, limit=2, num_fewshot=2).run(*nano))
+    assert items[0].extra["question"] == "Question: When was Tulla Jerley born? Answer:"
+    long = question({"arguments": [("Question: one\n\nPassage: " + "so " * 200 + "\nWho?\n\n", "me")]})
+    assert (len(long), long[0], long[-4:]) == (240, "…", "Who?")
+    assert question({"arguments": [("a text that is scored itself",)]}) == ""
 
 
 def test_running_twice_gives_the_same_items(nano):

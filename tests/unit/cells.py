@@ -39,7 +39,7 @@ class Probe(Task):
         for i, row in enumerate(logp):
             if i == self.die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield Item(f"i{i}", "logp", float(row.mean()))
+            yield Item(f"i{i}", "logp", float(row.mean()), extra={"question": f"{i}?", "target": i})
             yield Item(f"i{i}", "hit", float(row.mean() > -8))
 
 

@@ -31,6 +31,8 @@ def test_a_cell_brings_its_dense_parent(runner, make, tmp_path):
     assert [r["state"] for r in dense] == ["dense", "dense"]
     assert rows[0]["dense"] == dense[0]["value"] != rows[0]["value"]
     assert len(runs(tmp_path)) == 2
+    told = [runner.store.get_task("s", r["cell"], "probe")["items"][0][4] for r in (dense[0], rows[0])]
+    assert told == [{"question": "0?", "target": 0}, {"target": 0}]  # questions are kept once
 
 
 def test_nothing_is_computed_twice(runner, make, tmp_path, monkeypatch):
