@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +54,7 @@ def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def run(command: Callable[[Sequence[str] | None], list[Path]], argv: Sequence[str] | None = None) -> int:
+def run(command: Callable[[Sequence[str] | None], Iterable[Path]], argv: Sequence[str] | None = None) -> int:
     """Run a command: print the paths it wrote, or one line of what is wrong."""
     try:
         for path in command(argv):
