@@ -37,7 +37,9 @@ def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
     """
     measured = collect.select(data, (), tasks)
     collect.check_protocols(measured)
-    told = pd.DataFrame([_told(config) for config in measured["config"]], index=measured.index)
+    configs = measured["config"] if "config" in measured else [None] * len(measured)  # older rows
+    names = ["repair", "level", "tokens", "base"]
+    told = pd.DataFrame([_told(config) for config in configs], index=measured.index, columns=names)
     measured = pd.concat([measured, told], axis=1)
     plain = measured[(measured["repair"] == "") & (measured["method"] != "dense")]
     both = measured[measured["repair"] != ""].merge(plain, on=KEYS, suffixes=("", "_plain"))

@@ -31,6 +31,20 @@ def retained(points: pd.DataFrame) -> pd.DataFrame:
     return small.assign(kept=kept, kept_half=half).reindex(columns=list(TABLE))
 
 
+def table(points: pd.DataFrame) -> pd.DataFrame:
+    """What the figure shows.
+
+    Raises:
+        AnalysisError: nothing was compared with dense.
+    """
+    kept = retained(points)
+    if kept.empty:
+        raise collect.AnalysisError(
+            "dense: no row was compared with a dense value, so there is no curve to draw"
+        )
+    return kept
+
+
 def drawings(kept: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
     """A figure per model."""
     for stem, own in sheet.by_model("curves", kept):
@@ -39,10 +53,6 @@ def drawings(kept: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
 
 def curves(kept: pd.DataFrame) -> list[Figure]:
     """A panel per method, a line per task: what falls first when more is removed."""
-    if kept.empty:
-        raise collect.AnalysisError(
-            "dense: no row was compared with a dense value, so there is no curve to draw"
-        )
     tasks = list(dict.fromkeys(zip(kept["task"], kept["metric"], strict=True)))
     order = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
     tasks.sort(key=lambda task: order[style.kind_of(*task)])

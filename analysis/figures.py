@@ -46,7 +46,6 @@ TEXTS = (
     *("role", "layer", "series", "panel", "axis", "setting", "group", "accounting", "question", "answer"),
     *("target", "cells", "tested", "undecided"),
 )
-STORED = ("rooms", *kick.FIGURES)  # need what W&B does not hold
 
 
 def settings(words: Sequence[str]) -> tuple[str, sheet.Sheet]:
@@ -74,75 +73,97 @@ def settings(words: Sequence[str]) -> tuple[str, sheet.Sheet]:
 def of_study(
     chosen: argparse.Namespace, folder: Path, formats: Sequence[str], tasks: Sequence[str]
 ) -> Iterator[Path]:
-    """Every figure that the study has the ingredients of, and its tables as LaTeX; what it lacks is said."""
+    """Every figure that the study has the ingredients of, and its tables as LaTeX; what it lacks is said.
+
+    Raises:
+        AnalysisError: at the end, when there was nothing to draw.
+    """
     data = command.read(chosen)
-    yield from tables.write(data, folder, ("tex",), tasks=tasks)
-    works: dict[str, Callable[[], pd.DataFrame]] = {
+    yield from tables.write(data, folder, ("tex",), tasks=tasks, environment=sheet.now().table)
+    drawn = 0
+    for name, work in _works(data, chosen, tasks).items():
+        try:
+            table = work()
+            paths = sheet.write(name, table, DRAWN[name](table), folder, formats)
+        except collect.AnalysisError as lost:
+            say(f"{name}: left out: {lost}")
+            continue
+        drawn += len(paths)
+        yield from paths
+    try:
+        if chosen.source or tasks:
+            raise collect.AnalysisError("they take a whole study of the store (no --from, no --task)")
+        paths = kick.figures(kick_data.study(chosen.study, chosen.store, data), folder, formats, say)
+        drawn += len(paths)
+        yield from paths
+    except collect.AnalysisError as lost:
+        say(f"figures of LLM-KICK: left out: {lost}")
+    if not drawn:
+        raise collect.AnalysisError(f"study={chosen.study!r}: nothing to draw")
+
+
+def _works(
+    data: pd.DataFrame, chosen: argparse.Namespace, tasks: Sequence[str]
+) -> dict[str, Callable[[], pd.DataFrame]]:
+    """What of the study each CSV holds."""
+
+    def plans() -> pd.DataFrame:
+        if chosen.source:
+            raise collect.AnalysisError("--from: plans are in the store only")
+        return rooms.shares(data, Store(Path(chosen.store)))
+
+    return {
         "pareto": lambda: pareto.table(data, "bytes", tasks),
-        "curves": lambda: curves.retained(pareto.chosen_points(data, tasks)),
+        "curves": lambda: curves.table(pareto.chosen_points(data, tasks)),
         "kinds": lambda: kinds.sorted_out(data, "bytes", tasks),
         "variants": lambda: variants.table(data, "bytes", tasks),
         "compensation": lambda: compensation.gains(data, tasks),
-        "rooms": lambda: rooms.shares(data, Store(Path(chosen.store))),
+        "rooms": plans,
     }
-    for name, work in works.items():
-        if chosen.source and name in STORED:
-            say(f"{name}: left out: --from: plans are in the store only")
-            continue
-        try:
-            table = work()
-            yield from sheet.write(name, table, DRAWN[name](table), folder, formats)
-        except collect.AnalysisError as lost:
-            say(f"{name}: left out: {lost}")
-    if chosen.source or tasks:
-        say("figures of LLM-KICK: left out: they take a whole study of the store (no --from, no --task)")
-        return
-    try:
-        study = kick_data.study(chosen.study, chosen.store, data)
-    except collect.AnalysisError as lost:
-        say(f"figures of LLM-KICK: left out: {lost}")
-        return
-    yield from kick.figures(study, folder, formats, say)
 
 
 def again(folder: Path, out: Path | None, formats: Sequence[str]) -> Iterator[Path]:
     """Draw every picture in a folder from the CSV beside it; elsewhere (`out`) in these formats.
 
     Raises:
-        AnalysisError: at the end, when the others are drawn: a picture without its CSV.
+        AnalysisError: a CSV that cannot be drawn; when the others are drawn, pictures without one.
     """
     pictures = sorted(p for p in folder.rglob("*") if p.suffix.removeprefix(".") in sheet.FORMATS)
     if not pictures:
         raise collect.AnalysisError(f"{folder}: neither a study of the store nor a folder with pictures")
     left = set(pictures)
     for place in dict.fromkeys(path.parent for path in pictures):
-        for stem, make in drawings(place):
+        to = place if out is None else out / place.relative_to(folder)
+        for table, stem, make in held(place):
             there = [form for form in sheet.FORMATS if place / f"{stem}.{form}" in left]
-            if there:
-                to = place if out is None else out / place.relative_to(folder)
-                with sheet.on(sheet.now()):
-                    figures = make()
-                yield from sheet.save(figures, to / stem, there if out is None else formats)
-                left -= {place / f"{name}.{form}" for form in there for name in sheet.names(stem, figures)}
+            if not there:
+                continue
+            try:
+                figures = make()
+            except (KeyError, TypeError, ValueError) as lost:
+                raise collect.AnalysisError(
+                    f"{table}: not what {stem} is drawn from ({' '.join(str(lost).split())})"
+                ) from None
+            yield from sheet.save(figures, to / stem, there if out is None else formats)
+            left -= {place / f"{name}.{form}" for form in there for name in sheet.names(stem, figures)}
     if left:
         lost = ", ".join(str(path) for path in sorted(left))
         raise collect.AnalysisError(f"{lost}: not drawn: no CSV of that figure beside it")
 
 
-def drawings(place: Path) -> Drawings:
-    """What the CSVs of a folder hold."""
-    held = {
-        name: read(place / f"{name}.csv")
-        for name in (*DRAWN, *kick.FIGURES)
-        if (place / f"{name}.csv").is_file()
-    }
-    series = [table for name, table in held.items() if name in kick.FIGURES]
-    looks = kick.looks_of(kick_data.small(pd.concat(series))) if series else {}
-    for name, table in held.items():
+def held(place: Path) -> Iterator[tuple[Path, str, sheet.Make]]:
+    """What the CSVs of a folder hold: where, a figure's name, and what draws it."""
+    names = [name for name in (*DRAWN, *kick.FIGURES) if (place / f"{name}.csv").is_file()]
+    found = {name: read(place / f"{name}.csv") for name in names}
+    told = [table for table in found.values() if "series" in table]
+    series = pd.concat([table.reindex(columns=["series", "state"]) for table in told]) if told else None
+    looks = {} if series is None else kick.looks_of(kick_data.small(series))
+    for name, table in found.items():
         try:
-            yield from DRAWN[name](table) if name in DRAWN else kick.drawings(name, table, looks)
+            made = DRAWN[name](table) if name in DRAWN else kick.drawings(name, table, looks)
+            yield from ((place / f"{name}.csv", stem, make) for stem, make in made)
         except KeyError as lost:
-            raise collect.AnalysisError(f"{place / name}.csv: no column {lost}; write it again") from None
+            raise collect.AnalysisError(f"{place / name}.csv: no column {lost}") from None
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -173,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> Iterator[Path]:
     formats = command.listed(chosen.format, "format", sheet.FORMATS)
     here, study = Path(chosen.study), Path(chosen.store) / chosen.study
     with sheet.on(on):
-        if here.is_dir() and (here.resolve() != study.resolve()) and not study.is_dir() and not chosen.source:
+        if here.is_dir() and not chosen.source and not (here.name == chosen.study and study.is_dir()):
             yield from again(here, Path(chosen.out) if chosen.out else None, formats)
         else:
             folder = Path(chosen.out or study / "figures" / (name if on.width else ""))

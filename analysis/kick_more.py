@@ -125,7 +125,7 @@ def _levels(everything: pd.DataFrame, x: str, y: str, log: bool) -> list[Figure]
     parts = list(points.groupby(["model", "series"], sort=False))
     budgets = sorted(set(points["budget"]))
     shades = colormaps["viridis_r"]
-    made = panels.panels(len(parts), 4, len(budgets) + 6, shared=True)
+    made = panels.panels(len(parts), 4, len(budgets) + 6, shared=True, least=1.25)
     for i, (axis, ((model, series), group)) in enumerate(zip(made.axes, parts, strict=True)):
         own = dense[dense["model"] == model].sort_values("x") if len(dense) else None
         _dense_level(axis, group, own)

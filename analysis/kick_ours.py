@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def matrices(found: pd.DataFrame, looks: Looks) -> list[Figure]:
     figure, axes = _sheet(len(models), shape["task"], shape["series"])
     for axis, model in zip(axes, models, strict=True):
         _heat(axis, found[found["model"] == model], looks)
-        axis.set_title(f"{model}: how far it matches, % removed")
+        left = -axis.get_position().x0 / axis.get_position().width if sheet.now().width else 0.0
+        axis.set_title(f"{model}: how far it matches, % removed", x=0.9 * left)
     return [figure]
 
 
@@ -68,10 +70,11 @@ def _sheet(models: int, tasks: int, series: int) -> tuple[Any, list[Any]]:
     for i in range(models):
         top = 1 - (0.35 + i * (0.35 + named + line * tasks)) / height
         axes.append(figure.add_axes((1.25 / width, top - each, 1 - 1.35 / width, each)))
-    text = (
-        "the largest budget that matches, as do all smaller ones\n"
-        "in brackets: the largest that matches above a gap; +: how far undecided cells may reach"
+    told = (
+        "the largest budget that matches, as do all smaller ones",
+        "in brackets: the largest that matches above a gap; +: how far undecided cells may reach",
     )
+    text = "\n".join(line for part in told for line in textwrap.wrap(part, int(width / 0.049)))
     figure.text(0.1 / width, 0.12 / height, text, fontsize=6.8, color="#555555")
     return figure, axes
 
@@ -85,15 +88,22 @@ def _heat(axis: Axes, found: pd.DataFrame, looks: Looks) -> None:
         row, column = tasks.index(line.task), series.index(line.series)
         table[row, column] = 100 * line.contiguous
         light = line.contiguous < 0.45
-        axis.text(column, row, stats.limit_text(line), ha="center", va="center",
+        text = stats.limit_text(line)
+        text = text.replace(" ", "\n") if _cell(axis, len(series)) < 0.45 else text
+        axis.text(column, row, text, ha="center", va="center",
                   fontsize=sheet.now().letters - 1, color="black" if light else "white")  # fmt: skip
     axis.imshow(table, cmap="YlGnBu", vmin=0, vmax=85, aspect="auto")
-    narrow = axis.get_window_extent().width / axis.get_figure(root=True).dpi / len(series) < CELL
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if narrow else {}
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    turned = turned if _cell(axis, len(series)) < CELL else {}
     axis.set_xticks(range(len(series)), series, **turned)
     axis.set_yticks(range(len(tasks)), [style.short_task(task) for task in tasks])
     axis.grid(visible=False)
     axis.tick_params(length=0)
+
+
+def _cell(axis: Axes, count: int) -> float:
+    """Inches of a column."""
+    return float(axis.get_window_extent().width / axis.get_figure(root=True).dpi / count)
 
 
 def bytes_figure(study: Study) -> Drawing:
@@ -169,7 +179,9 @@ def _change_axis(axis: Axes, most: float) -> None:
     """Per cent of change: linear where a change is small, logarithmic beyond."""
     axis.set_xscale("symlog", linthresh=PPL_FINE, linscale=1.6)
     top = max(100.0, 1.3 * most)
-    ticks = [t for t in (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6) if t <= top]
+    few = axis.get_window_extent().width / axis.get_figure(root=True).dpi < 3.5
+    wanted = (-10, 0, 10, 100, 1e4, 1e6) if few else (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6)
+    ticks = [t for t in wanted if t <= top]
     axis.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
     axis.minorticks_off()
     axis.set(xlim=(-12, top), ylim=(-4, 106))

@@ -16,28 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
 
-    from analysis.panels import Layout, Panels
+    from analysis.panels import Panels
 
 Group = tuple[str, list[Any], list[str], str]  # title, marks, names, colour of the title
 TOP, EDGE = 0.3, 0.12  # inches of a figure above and beside its panels
 LEAST = 6.0  # points of a letter
+BESIDE = 0.36  # of a slide for a legend at its right
 SPACE = 0.08  # inches between legends
 
 
-def foot() -> float:
-    """Inches for the numbers and the name of the x axis."""
-    return 0.5 if sheet.now().width else 0.7
-
-
 def outside(made: Panels, groups: Sequence[Group]) -> None:
-    """A legend per group in the free slot, at the right of a slide, else below."""
-    for i, figure in enumerate(made.figures):
-        if sheet.now().fills:
-            _strip(made, figure, groups)
-        elif not (figure is made.figures[-1] and _inside(made, groups)):
-            _below(made, i, groups)
+    """A legend per group in the free slot, at the right of a slide where it is narrow, else below."""
     for axis in made.axes if sheet.now().width else ():
-        _shrink(axis, made.layout)
+        _shrink(axis, made)
+    beside = sheet.now().fills and _strip(made, groups)
+    for i, figure in enumerate(made.figures if not beside else ()):
+        if not (figure is made.figures[-1] and _inside(made, groups)):
+            _below(made, i, groups)
 
 
 def _inside(made: Panels, groups: Sequence[Group]) -> bool:
@@ -49,10 +44,10 @@ def _inside(made: Panels, groups: Sequence[Group]) -> bool:
     look: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0, "labelspacing": 0.3, "handlelength": 2.4}
     legend = made.spare.legend(marks, names, loc="upper left", **look)
     wide, high = _inches(legend)
-    if wide > p.wide + p.right - 0.02 or high > p.high + foot() - 0.05:
+    if wide > p.wide + p.right - 0.02 or high > p.high + made.foot() - 0.05:
         legend.remove()
         return False
-    made.below[-1] = foot() + made.small_print(figure)
+    made.below[-1] = made.foot() + made.small_print(figure)
     made.arrange()
     return True
 
@@ -72,38 +67,49 @@ def _below(made: Panels, i: int, groups: Sequence[Group]) -> None:
     pitch = max(wide for wide, _ in sizes) + (0.12 if len(found) > 1 else 0.0)
     line = max(1, min(len(found), int((width + 0.12) / pitch)))
     highs = [max(high for _, high in sizes[k : k + line]) + SPACE for k in range(0, len(found), line)]
-    made.below[i] = foot() + sum(highs) + made.small_print(figure)
+    made.below[i] = made.foot() + sum(highs) + made.small_print(figure)
     made.arrange()
     total = figure.get_size_inches()
-    x, y = (total[0] - line * pitch) / 2, made.below[i] - foot()
+    x, y = (total[0] - line * pitch) / 2, made.below[i] - made.foot()
     for k, legend in enumerate(found):
         above, at = divmod(k, line)
         _put(legend, x + at * pitch, y - sum(highs[:above]))
 
 
-def _strip(made: Panels, figure: Figure, groups: Sequence[Group]) -> None:
-    """Legends at the right of a slide, with smaller letters, then in more columns where they are many."""
-    p, slide = made.layout, sheet.now()
+def _strip(made: Panels, groups: Sequence[Group]) -> bool:
+    """Whether legends are at the right of every slide: smaller or in columns where they are many."""
+    slide = sheet.now()
     most = slide.height - TOP - 0.1
     sizes = np.arange(slide.letters - 0.5, LEAST - 0.1, -0.5)
-    for columns, size in [(columns, size) for columns in (1, 2, 3) for size in sizes]:
-        found = _legends(figure, groups, columns if len(groups) == 1 else 1, float(size))
-        stacks = _stacked(found, most)
-        if (len(stacks) <= columns and _high(stacks) <= most) or (columns, size) == (3, sizes[-1]):
+    for columns, size in [(columns, size) for columns in (1, 2) for size in sizes]:
+        drawn = [_legends(f, groups, columns if len(groups) == 1 else 1, float(size)) for f in made.figures]
+        stacks = [_stacked(found, most) for found in drawn]
+        wide = [max(_inches(legend)[0] for legend in stack) + 0.1 for stack in stacks[0]]
+        fits = len(wide) <= columns and _high(stacks[0]) <= most
+        if fits and sum(wide) < BESIDE * slide.width:
             break
-        for legend in found:
+        for legend in (legend for found in drawn for legend in found):
             legend.remove()
-    wide = [max(_inches(legend)[0] for legend in stack) + 0.1 for stack in stacks]
-    p.right = sum(wide) + 0.15
-    p.wide = (slide.width - p.left - p.right - p.gap * (p.columns - 1)) / p.columns
-    made.below = [foot() + made.small_print(one) for one in made.figures]
-    p.high = (slide.height - TOP - made.below[0] - p.between * (made.lines[0] - 1)) / made.lines[0]
+    else:
+        _widen(made, EDGE)
+        return False
+    _widen(made, sum(wide) + 0.15)
+    for own in stacks:
+        for i, stack in enumerate(own):
+            y = slide.height - TOP
+            for legend in stack:
+                _put(legend, slide.width - sum(wide[i:]) - 0.05, y)
+                y -= _inches(legend)[1] + SPACE
+    return True
+
+
+def _widen(made: Panels, right: float) -> None:
+    """Give a slide's panels all but so many inches at the right."""
+    p = made.layout
+    p.right = right
+    p.wide = (sheet.now().width - p.left - p.right - p.gap * (p.columns - 1)) / p.columns
+    made.below = [made.foot() + made.small_print(one) for one in made.figures]
     made.arrange()
-    for i, stack in enumerate(stacks):
-        y = slide.height - TOP
-        for legend in stack:
-            _put(legend, slide.width - sum(wide[i:]) - 0.05, y)
-            y -= _inches(legend)[1] + SPACE
 
 
 def _stacked(found: list[Legend], most: float) -> list[list[Legend]]:
@@ -152,14 +158,22 @@ def _inches(artist: Any) -> tuple[float, float]:
     return box.width / dpi, box.height / dpi
 
 
-def _shrink(axis: Axes, p: Layout) -> None:
-    """Break a long name of the y axis, and let the letters of a long title be smaller."""
+def _shrink(axis: Axes, made: Panels) -> None:
+    """Break a long name of an axis, and let the letters of a long title be smaller."""
     from matplotlib.text import Text
 
-    name = axis.yaxis.label
+    p, name = made.layout, axis.yaxis.label
     if _inches(name)[1] > p.high + 0.1:
-        name.set_text("\n".join(textwrap.wrap(name.get_text(), math.ceil(len(name.get_text()) * 0.6))))
+        name.set_text(_halved(name.get_text()))
+    if _inches(axis.xaxis.label)[0] > p.wide + p.gap:
+        axis.set_xlabel(_halved(axis.get_xlabel()))
+        made.extra = max(made.extra, 0.13)
     for text in (child for child in axis.get_children() if isinstance(child, Text) and child.get_text()):
         wide = _inches(text)[0]
         if wide > p.wide + p.gap - 0.1:
             text.set_fontsize(max(LEAST, text.get_fontsize() * (p.wide + p.gap - 0.1) / wide))
+
+
+def _halved(text: str) -> str:
+    """The text in two lines."""
+    return "\n".join(textwrap.wrap(text, math.ceil(len(text) * 0.6)))

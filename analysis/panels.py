@@ -118,7 +118,7 @@ def _made(count: int, plan: Layout, spare: bool, per_line: int = 6) -> Panels:
     made = Panels([], [], None, plan, per_line)
     for start in range(0, max(count, 1), each):
         own = min(each, count - start)
-        lines = plan.lines if sheet.now().fills else max(1, math.ceil(own / plan.columns))
+        lines = max(1, math.ceil(own / plan.columns))
         figure = NewFigure(figsize=(plan.width, plan.height))
         grid: np.ndarray = figure.subplots(lines, plan.columns, squeeze=False).ravel()
         for empty in grid[own:]:
@@ -142,26 +142,31 @@ class Panels:
     layout: Layout
     per_line: int = 6
     lines: list[int] = field(default_factory=list)
+    extra: float = 0.0  # inches for further lines of the x axis' name
     _texts: list[tuple[Any, str]] = field(default_factory=list)
     below: list[float] = field(default_factory=list)  # inches below the panels of each figure
 
+    def foot(self) -> float:
+        """Inches for the numbers and the name of the x axis."""
+        return (0.5 if sheet.now().width else 0.7) + self.extra
+
     def arrange(self) -> None:
         """Give every part its inches."""
-        p, fits = self.layout, sheet.now().width > 0
+        p, on = self.layout, sheet.now()
         for i, (figure, lines) in enumerate(zip(self.figures, self.lines, strict=True)):
-            foot = self.below[i]
-            width, height = p.width, legends.TOP + p.high * lines + p.between * (lines - 1) + foot
-            if sheet.now().fills:
-                width, height = sheet.now().width, sheet.now().height
+            foot, high = self.below[i], p.high
+            if on.fills:
+                high = (on.height - legends.TOP - foot - p.between * (lines - 1)) / lines
+            width, height = p.width, legends.TOP + high * lines + p.between * (lines - 1) + foot
             figure.set_size_inches(width, height)
             figure.subplots_adjust(
                 p.left / width, foot / height, 1 - p.right / width, 1 - legends.TOP / height,
-                p.gap / p.wide, p.between / p.high,
+                p.gap / p.wide, p.between / high,
             )  # fmt: skip
             places = {
-                "x": ((p.left + width - p.right) / 2 / width if fits else 0.5,
-                      (foot - (0.38 if fits else 0.45)) / height),
-                "y": ((0.1 if fits else 0.16) / width, (foot + height - legends.TOP) / 2 / height),
+                "x": ((p.left + width - p.right) / 2 / width if on.width else 0.5,
+                      (foot - (0.38 + self.extra / 2 if on.width else 0.45)) / height),
+                "y": ((0.1 if on.width else 0.16) / width, (foot + height - legends.TOP) / 2 / height),
                 "note": (1 - legends.EDGE / width, (foot - 0.45) / height),
                 "print": (0.06 / width, 0.04 / height),
             }  # fmt: skip
@@ -177,6 +182,12 @@ class Panels:
     def label(self, x: str, y: str = "") -> None:
         """Name the axes all panels share."""
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sheet.now().letters + 0.5}
+        if sheet.now().width:
+            lines = textwrap.wrap(
+                x, int((self.layout.width - self.layout.left) / (sheet.LETTER * look["fontsize"] / 8))
+            )
+            x, self.extra = "\n".join(lines), 0.13 * max(0, len(lines) - 1)
+            self.below = [inches + self.extra for inches in self.below]
         for figure in self.figures:
             self._texts += [(figure.text(0, 0, x, **look), "x")]
             self._texts += [(figure.text(0, 0, y, rotation=90, **look), "y")]
@@ -218,10 +229,9 @@ class Panels:
 
     def colours(self, shown: Any, name: str) -> None:
         """A colour bar at the right of every figure."""
-        p = self.layout
-        for figure in self.figures:
+        for figure, foot in zip(self.figures, self.below, strict=True):
             width, height = figure.get_size_inches()
-            place = (1 - 0.7 / width, p.foot / height, 0.13 / width, 1 - (legends.TOP + p.foot) / height)
+            place = (1 - 0.7 / width, foot / height, 0.13 / width, 1 - (legends.TOP + foot) / height)
             figure.colorbar(shown, cax=figure.add_axes(place), label=name)
 
     def small_print(self, figure: Figure) -> float:

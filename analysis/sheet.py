@@ -63,7 +63,7 @@ SHEETS = {  # style -> width -> sheet
         "half": Sheet(7.7 * CM, 8.6, letters=7.5, dpi=300),
     },
     "slides": {  # beamer, aspectratio=169: 16 x 9 cm; the PNG has 1920 x 1080 points
-        "full": Sheet(16 * CM, 9 * CM, fills=True, letters=8.5, dpi=1920 / (16 * CM), table=""),
+        "full": Sheet(16 * CM, 9 * CM, fills=True, letters=8.5, dpi=1920 / (16 * CM)),
     },
 }
 _SHEET: ContextVar[Sheet] = ContextVar("sheet", default=PAGE)

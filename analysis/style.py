@@ -54,6 +54,7 @@ RC: dict[str, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
     "lines.markersize": 4.6,
+    "text.parse_math": False,  # names of models may hold a $
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "crunchmark",

@@ -112,7 +112,7 @@ def test_without_a_dense_value_there_is_a_plain_answer(rows):
     for row in rows:
         row["dense"] = None
     with pytest.raises(collect.AnalysisError, match="dense: no row was compared"):
-        curves.curves(curves.retained(pareto.chosen_points(collect.frame(rows))))
+        curves.table(pareto.chosen_points(collect.frame(rows)))
 
 
 def test_perplexities_that_explode_stay_inside(rows, tmp_path):
