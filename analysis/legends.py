@@ -164,9 +164,9 @@ def _shrink(axis: Axes, made: Panels) -> None:
 
     p, name = made.layout, axis.yaxis.label
     if _inches(name)[1] > p.high + 0.1:
-        name.set_text(_halved(name.get_text()))
+        name.set_text("\n".join(folded(name.get_text(), len(name.get_text()) * 2 // 3)))
     if _inches(axis.xaxis.label)[0] > p.wide + p.gap:
-        axis.set_xlabel(_halved(axis.get_xlabel()))
+        axis.set_xlabel("\n".join(folded(axis.get_xlabel(), len(axis.get_xlabel()) * 2 // 3)))
         made.extra = max(made.extra, 0.13)
     for text in (child for child in axis.get_children() if isinstance(child, Text) and child.get_text()):
         wide = _inches(text)[0]
@@ -174,6 +174,7 @@ def _shrink(axis: Axes, made: Panels) -> None:
             text.set_fontsize(max(LEAST, text.get_fontsize() * (p.wide + p.gap - 0.1) / wide))
 
 
-def _halved(text: str) -> str:
-    """The text in two lines."""
-    return "\n".join(textwrap.wrap(text, math.ceil(len(text) * 0.6)))
+def folded(text: str, letters: int) -> list[str]:
+    """The text in lines of at most so many letters, about as long as each other."""
+    lines = math.ceil(len(text) / max(1, letters))
+    return textwrap.wrap(text, min(letters, math.ceil(len(text) / lines * 1.2))) if lines > 1 else [text]

@@ -183,9 +183,8 @@ class Panels:
         """Name the axes all panels share."""
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sheet.now().letters + 0.5}
         if sheet.now().width:
-            lines = textwrap.wrap(
-                x, int((self.layout.width - self.layout.left) / (sheet.LETTER * look["fontsize"] / 8))
-            )
+            room = self.layout.width - self.layout.left
+            lines = legends.folded(x, int(room / (sheet.LETTER * look["fontsize"] / 8)))
             x, self.extra = "\n".join(lines), 0.13 * max(0, len(lines) - 1)
             self.below = [inches + self.extra for inches in self.below]
         for figure in self.figures:

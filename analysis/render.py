@@ -116,6 +116,7 @@ def _float(grid: Grid, label: str, environment: str) -> str:
 
     def show(cell: Cell) -> str:
         value, space, rest = tex_text(cell.text).partition(" ")
+        rest = rf"{{\scriptsize {rest}}}" if rest.startswith((_TEX["±"], _TEX["["])) else rest
         text = (rf"\underline{{{value}}}" if cell.best else value) + space + rest
         text = rf"\textbf{{{text}}}" if cell.match else text
         return text + (rf"\textsuperscript{{{numbers[cell.why or cell.note]}}}" if cell.note else "")
