@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ MIXED = ("refuse", "drop")
 class Answer:
     """What a command that answers yes or no wrote, and the exit code that is its answer."""
 
-    paths: list[Path]
+    paths: Iterable[Path]
     code: int
 
 
@@ -65,15 +65,15 @@ def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
 
 
 def run(
-    command: Callable[[Sequence[str] | None], list[Path] | Answer], argv: Sequence[str] | None = None
+    command: Callable[[Sequence[str] | None], Iterable[Path] | Answer], argv: Sequence[str] | None = None
 ) -> int:
     """Run a command: print the paths it wrote, or one line of what is wrong."""
     try:
         found = command(argv)
+        answer = found if isinstance(found, Answer) else Answer(found, 0)
+        for path in answer.paths:
+            sys.stdout.write(f"{path}\n")
     except (collect.AnalysisError, OSError) as problem:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    answer = found if isinstance(found, Answer) else Answer(found, 0)
-    for path in answer.paths:
-        sys.stdout.write(f"{path}\n")
     return answer.code

@@ -6,16 +6,15 @@ python -m analysis.compensation STUDY [--task ...] [--format png,pdf,svg] [--out
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, outfile, pareto, style
+from analysis import collect, command, panels, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +37,9 @@ def gains(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
     """
     measured = collect.select(data, (), tasks)
     collect.check_protocols(measured)
-    told = pd.DataFrame([_told(config) for config in measured["config"]], index=measured.index)
+    configs = measured["config"] if "config" in measured else [None] * len(measured)  # older rows
+    names = ["repair", "level", "tokens", "base"]
+    told = pd.DataFrame([_told(config) for config in configs], index=measured.index, columns=names)
     measured = pd.concat([measured, told], axis=1)
     plain = measured[(measured["repair"] == "") & (measured["method"] != "dense")]
     both = measured[measured["repair"] != ""].merge(plain, on=KEYS, suffixes=("", "_plain"))
@@ -71,10 +72,17 @@ def _told(config: Any) -> dict[str, str]:
     }
 
 
-def draw(lines: pd.DataFrame) -> Figure:
+def drawings(lines: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model and task."""
+    for stem, group in sheet.by_task("compensation", lines):
+        yield stem, lambda group=group: draw(group)
+
+
+def draw(lines: pd.DataFrame) -> list[Figure]:
     """One model and task: a panel per method and repair, budgets by the share that the repair takes."""
     pairs = list(dict.fromkeys(zip(lines["method"], lines["repair"], strict=True)))
-    made = style.panels(len(pairs), columns=min(4, len(pairs)), between=0.75)
+    least = 0.27 * lines["budget"].nunique()  # numbers side by side
+    made = panels.panels(len(pairs), columns=min(4, len(pairs)), between=0.75, least=least)
     widest = min(MOST, max(LEAST, float(lines["gain"].abs().max())))
     for axis, (method, repair) in zip(made.axes, pairs, strict=True):
         _map(axis, lines[(lines["method"] == method) & (lines["repair"] == repair)], widest)
@@ -84,7 +92,7 @@ def draw(lines: pd.DataFrame) -> Figure:
     sizes = " or ".join(dict.fromkeys(level.split()[0] for level in lines["level"]))
     gained = f"{style.short_task(task)}: {unit} gained at equal bytes; ~ seeds disagree"
     made.label(f"budget ({gained})", f"{sizes} of the repair")
-    return made.figure
+    return made.figures
 
 
 def _map(axis: Axes, lines: pd.DataFrame, widest: float) -> None:
@@ -106,31 +114,16 @@ def _map(axis: Axes, lines: pd.DataFrame, widest: float) -> None:
         axis.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "#222222")
 
 
-def write(lines: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """A figure for every model and task, and the numbers of all in one table."""
-    import matplotlib
-
-    table = folder / "compensation.csv"
-    with outfile.whole(table) as temp:
-        lines.to_csv(temp, index=False)
-    paths, several = [table], lines["model"].nunique() > 1
-    with matplotlib.rc_context(style.RC):
-        for (model, task, _), group in lines.groupby(["model", "task", "metric"], sort=False):
-            name = "_".join(["compensation", *([str(model)] if several else []), style.short_task(str(task))])
-            stem = folder / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
-            paths += pareto.save(draw(group), stem, formats)
-    return paths
-
-
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the figures."""
     options = command.parser("Where compensation pays at equal bytes")
     options.add_argument("--task", default="", help="tasks (default: all)")
     options.add_argument("--format", default="png", help="png, pdf, svg (default: png)")
     chosen = options.parse_args(argv)
-    formats = command.listed(chosen.format, "format", pareto.FORMATS)
+    formats = command.listed(chosen.format, "format", sheet.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(gains(command.read(chosen), command.listed(chosen.task)), folder, formats)
+    lines = gains(command.read(chosen), command.listed(chosen.task))
+    return sheet.write("compensation", lines, drawings(lines), folder, formats)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import collect, style
+from analysis import collect, panels, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+TABLE = (
+    *("model", "label", "budget", "task", "metric", "kept", "kept_half", "value", "half", "dense", "state"),
+    *("n", "seeds"),
+)
 
 
 def retained(points: pd.DataFrame) -> pd.DataFrame:
@@ -20,31 +27,47 @@ def retained(points: pd.DataFrame) -> pd.DataFrame:
     small = points[judged & (points["dense"] > 0) & ~collect.at_chance(points)]
     ratio = small["value"] / small["dense"]
     kept = ratio.where(small["higher_is_better"], 1 / ratio)
-    return small.assign(kept=kept, kept_half=(small["half"] / small["value"] * kept).replace(np.inf, 0.0))
+    half = (small["half"] / small["value"] * kept).replace(np.inf, 0.0)
+    return small.assign(kept=kept, kept_half=half).reindex(columns=list(TABLE))
 
 
-def curves(points: pd.DataFrame) -> Figure:
-    """A panel per method, a line per task: what falls first when more is removed."""
+def table(points: pd.DataFrame) -> pd.DataFrame:
+    """What the figure shows.
+
+    Raises:
+        AnalysisError: nothing was compared with dense.
+    """
     kept = retained(points)
     if kept.empty:
         raise collect.AnalysisError(
             "dense: no row was compared with a dense value, so there is no curve to draw"
         )
+    return kept
+
+
+def drawings(kept: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model."""
+    for stem, own in sheet.by_model("curves", kept):
+        yield stem, lambda own=own: curves(own)
+
+
+def curves(kept: pd.DataFrame) -> list[Figure]:
+    """A panel per method, a line per task: what falls first when more is removed."""
     tasks = list(dict.fromkeys(zip(kept["task"], kept["metric"], strict=True)))
     order = {"knowledge": 0, "context": 1, "other": 2, "perplexity": 3}
     tasks.sort(key=lambda task: order[style.kind_of(*task)])
     looks = style.task_looks(tasks)
     labels = list(dict.fromkeys(kept["label"]))
     columns = 5 if len(labels) in (5, 9, 10) else 4
-    made = style.panels(len(labels), columns, len(tasks) + 1, shared=True)
+    made = panels.panels(len(labels), columns, len(tasks) + 1, shared=True)
     limits = 100 * kept["budget"].max() + 2, max(108, min(130, 100 * kept["kept"].max() + 4))
     for i, (axis, label) in enumerate(zip(made.axes, labels, strict=True)):
         _curve_panel(axis, kept[kept["label"] == label], tasks, looks)
         axis.set(title=label, xlim=(0, limits[0]), ylim=(-3, limits[1]))
-        axis.tick_params(labelleft=i % columns == 0)
+        axis.tick_params(labelleft=made.first(i))
     made.label("share of weights removed (budget, %)", "score kept (% of dense)")
     made.legend([_name(*task) for task in tasks])
-    return made.figure
+    return made.figures
 
 
 def _name(task: str, metric: str) -> str:

@@ -211,7 +211,7 @@ def _files(data: pd.DataFrame, folder: Path, console: Console, told: Console) ->
 
     works: list[tuple[str, Any]] = [
         ("table", lambda: tables.write(data, folder / "tables")[:1]),
-        ("plot", lambda: pareto.write(data, folder / "figures", ("png",))),
+        ("plot", lambda: _pictures(pareto.write(data, folder / "figures", ("png",)))),
     ]
     for name, work in works:
         try:
@@ -221,6 +221,11 @@ def _files(data: pd.DataFrame, folder: Path, console: Console, told: Console) ->
             continue
         for path in paths:
             told.print(f"{name:<6}{path}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _pictures(paths: list[Path]) -> list[Path]:
+    """Without the numbers behind them."""
+    return [path for path in paths if path.suffix == ".png"]
 
 
 class Finish:

@@ -6,7 +6,7 @@ python -m analysis.kick STUDY [--store results] [--out DIR] [--format png,pdf,sv
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,34 +16,38 @@ from analysis import (
     command,
     kick_card,
     kick_data,
+    kick_draw,
     kick_figures,
     kick_more,
     kick_ours,
     kick_tables,
     outfile,
-    pareto,
+    sheet,
     style,
     verdicts,
 )
-from analysis.kick_draw import Drawing, Looks
+from analysis.kick_draw import Draw, Drawing, Looks
 from analysis.render import latex, markdown
 
-FIGURES: dict[str, Callable[[kick_data.Study, Looks], Drawing]] = {
-    "fig1_perplexity": kick_figures.fig1_perplexity,
-    "fig1_card": kick_card.fig1_card,
-    "fig2_factoid": kick_figures.fig2_factoid,
-    "fig3_mcr": kick_figures.fig3_mcr,
-    "fig4_books": kick_figures.fig4_books,
-    "fig5_summ": kick_more.fig5("budget", "fig5_summ"),
-    "fig5_summ_bits": kick_more.fig5("bits", "fig5_summ_bits"),
-    "fig5_summ_patterns": kick_more.fig5("pattern", "fig5_summ_patterns"),
-    "fig6_instruct": kick_more.fig6_instruct,
-    "fig7_calibration": kick_more.fig7_calibration,
-    "fig14_shots": kick_more.fig14_shots,
-    "match_matrix": kick_ours.match_matrix,
-    "bytes": kick_ours.bytes_figure,
-    "knowledge_perplexity": kick_ours.knowledge_perplexity,
-    "flips": kick_ours.flips,
+FIGURES: dict[str, tuple[Callable[[kick_data.Study], Drawing], Draw]] = {  # its data, and what draws them
+    "fig1_perplexity": (kick_figures.fig1_perplexity, kick_figures.triptych("perplexity (log, inverted)")),
+    "fig1_card": (kick_card.fig1_card, kick_card.card),
+    "fig2_factoid": (kick_figures.fig2_factoid, kick_figures.triptych("exact match")),
+    "fig3_mcr": (kick_figures.fig3_mcr, kick_figures.disciplines),
+    "fig4_books": (kick_figures.fig4_books, kick_draw.grid("exact match", lambda _: 2)),
+    "fig5_summ": (kick_more.fig5("budget", "fig5_summ"), kick_more.lengths),
+    "fig5_summ_bits": (kick_more.fig5("bits", "fig5_summ_bits"), kick_more.lengths),
+    "fig5_summ_patterns": (kick_more.fig5("pattern", "fig5_summ_patterns"), kick_more.lengths),
+    "fig6_instruct": (kick_more.fig6_instruct, kick_more.instructions),
+    "fig7_calibration": (
+        kick_more.fig7_calibration,
+        kick_more.levels("calibration samples", "accuracy", log=True),
+    ),
+    "fig14_shots": (kick_more.fig14_shots, kick_more.levels("examples in the prompt", "accuracy")),
+    "match_matrix": (kick_ours.match_matrix, kick_ours.matrices),
+    "bytes": (kick_ours.bytes_figure, kick_ours.over_bytes),
+    "knowledge_perplexity": (kick_ours.knowledge_perplexity, kick_ours.scatter),
+    "flips": (kick_ours.flips, kick_ours.flip_panels),
 }
 
 
@@ -51,24 +55,31 @@ def figures(
     study: kick_data.Study, folder: Path, formats: Sequence[str], say: Callable[[str], None]
 ) -> list[Path]:
     """Draw what the study has the ingredients of; say in one line each what it has not."""
-    import matplotlib
-
     paths: list[Path] = []
-    looks = style.looks(sorted(set(kick_data.small(study.points)["series"])))
-    with matplotlib.rc_context(style.RC):
-        for name, make in FIGURES.items():
-            try:
-                drawing = make(study, looks)
-            except kick_data.Missing as lost:
-                say(f"{name}: left out: {lost}")
-                continue
-            for note in drawing.notes:
-                say(note)
-            paths += pareto.save(drawing.figure, folder / name, formats)
-            paths.append(_text(folder / f"{name}.csv", csv(drawing.data)))
-            if drawing.text:
-                paths.append(_text(folder / f"{name}.md", drawing.text))
+    looks = looks_of(kick_data.small(study.points))
+    for name, (make, _) in FIGURES.items():
+        try:
+            drawing = make(study)
+        except kick_data.Missing as lost:
+            say(f"{name}: left out: {lost}")
+            continue
+        for note in drawing.notes:
+            say(note)
+        told = drawing.data[_columns(drawing.data)]
+        paths += sheet.write(name, told, drawings(name, told, looks), folder, formats)
+        if drawing.text:
+            paths.append(_text(folder / f"{name}.md", drawing.text))
     return paths
+
+
+def drawings(name: str, data: pd.DataFrame, looks: Looks) -> Iterator[tuple[str, sheet.Make]]:
+    """The figure of that name, from the columns of its CSV."""
+    yield name, lambda: FIGURES[name][1](data, looks)
+
+
+def looks_of(points: pd.DataFrame) -> Looks:
+    """Colours of the series of all figures."""
+    return style.looks(sorted(set(points["series"])))
 
 
 def tables(study: kick_data.Study, folder: Path, say: Callable[[str], None]) -> list[Path]:
@@ -88,12 +99,18 @@ def tables(study: kick_data.Study, folder: Path, say: Callable[[str], None]) -> 
 
 def csv(data: pd.DataFrame) -> str:
     """The numbers behind a table or figure, unrounded: what it drew first, then the facts of each point."""
-    columns = [c for c in (*_EXTRA, *kick_data.CSV) if c in data]
-    return str(data[columns].to_csv(index=False))
+    return str(data[_columns(data)].to_csv(index=False))
 
 
-_EXTRA = ("x", "group", "question", "kept", "ppl_change", "answer", "item_score", "target",
-          "contiguous", "largest", "possible", "first_fail", "tested", "undecided")  # fmt: skip
+def _columns(data: pd.DataFrame) -> list[str]:
+    """What of the data is told."""
+    return [c for c in (*_EXTRA, *kick_data.CSV) if c in data]
+
+
+_EXTRA = (
+    *("panel", "axis", "x", "unit", "group", "question", "kept", "ppl_change", "answer", "item_score"),
+    *("target", "contiguous", "largest", "possible", "first_fail", "tested", "undecided"),
+)
 
 
 def _text(path: Path, text: str) -> Path:
@@ -110,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     chosen = options.parse_args(argv)
     if chosen.source:
         raise collect.AnalysisError("--from: W&B holds no items, and these tests need them; valid is --store")
-    formats = command.listed(chosen.format, "format", pareto.FORMATS)
+    formats = command.listed(chosen.format, "format", sheet.FORMATS)
     study = kick_data.study(chosen.study, chosen.store, command.read(chosen))
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "kick")
     paths = tables(study, folder, say) + figures(study, folder, formats, say)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import kick_data, style
+from analysis import kick_data, sheet, style
 from analysis.kick_data import Missing, Study
 from analysis.kick_draw import Drawing, Looks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Line = tuple[float, list[tuple[float, str, dict[str, Any]]]]  # inches, texts with their place and look
 
 ROLES = ("factoid", "summ", "instruct")
 SHOWN = 4  # compressed models on a card, as in the paper
 
 
-def fig1_card(study: Study, looks: Looks) -> Drawing:
+def fig1_card(study: Study) -> Drawing:
     """One item per kind of task that dense answers and that most compressed models disagree on."""
     parts = [_of_task(study, model, role) for model in study.models for role in ROLES if study.role(role)]
     parts = [part for part in parts if len(part)]
     if not parts:
         raise Missing("no stored item of factoid, summ or instruct has an answer (extra.prediction)")
     lines = pd.concat(parts, ignore_index=True)
-    return Drawing(_drawn(lines), lines, text=_markdown(study, lines))
+    return Drawing(lines, text=_markdown(study, lines))
 
 
 def _of_task(study: Study, model: str, role: str) -> pd.DataFrame:
@@ -93,32 +98,51 @@ def _names(line: Any) -> str:
     return f"{line.series}, {100 * line.budget:.3g} % removed"
 
 
-def _drawn(lines: pd.DataFrame) -> Any:
-    """The card as a picture: a block per question, a line per model."""
-    from matplotlib.figure import Figure
+def card(lines: pd.DataFrame, looks: Looks) -> list[Figure]:
+    """Draws the card: a block per question, a line per model; a further sheet where one is full."""
+    from matplotlib.figure import Figure as NewFigure
 
-    blocks = list(lines.groupby(["model", "task"], sort=False))
-    wrapped = {i: textwrap.wrap(str(a) or "(nothing)", 92)[:2] for i, a in lines["answer"].items()}
-    height = sum(0.62 + sum(0.06 + 0.17 * len(wrapped[i]) for i in g.index) for _, g in blocks) + 0.2
-    figure = Figure(figsize=(8.6, height))
-    y = height - 0.25
+    on = sheet.now()
+    width, letters = on.width or 8.6, on.letters - 0.5
+    at = (0.25, 2.05, 2.55) if width > 5 else (0.2, 1.0, 1.3)  # inches of name, score and answer
+    letter = sheet.LETTER * letters / 8
+    blocks = [_lines(group, at, width, letter) for _, group in lines.groupby(["model", "task"], sort=False)]
+    sheets: list[list[list[Line]]] = [[]]
+    for block in blocks:
+        if on.height and sheets[-1] and sum(map(_high, [*sheets[-1], block])) + 0.2 > on.height:
+            sheets.append([])
+        sheets[-1].append(block)
+    figures = []
+    for own in sheets:
+        height = on.height if on.fills else sum(map(_high, own)) + 0.2
+        figures.append(NewFigure(figsize=(width, height)))
+        y = height - 0.2
+        for high, texts in (line for block in own for line in block):
+            for x, text, look in texts:
+                figures[-1].text(x / width, y / height, text, va="top", fontsize=letters, **look)
+            y -= high
+    return figures
 
-    def write(x: float, text: str, **look: Any) -> None:
-        figure.text(x / 8.6, y / height, text, va="top", fontsize=8, **look)
 
-    for (model, task), group in blocks:
-        write(0.15, f"{style.short_task(str(task))} ({model})", fontweight="bold")
-        y -= 0.19
-        write(0.15, _asked(group)[:128], color="#555555")
-        y -= 0.24
-        for line in group.itertuples():
-            colour = "#000000" if line.item_score >= 1 else "#B23A00"
-            write(0.25, _names(line), color="#333333")
-            write(2.05, f"{style.number(line.item_score, 2)}", color=colour)
-            write(2.55, "\n".join(wrapped[line.Index]), color=colour)
-            y -= 0.06 + 0.17 * len(wrapped[line.Index])
-        y -= 0.19
-    return figure
+def _lines(group: pd.DataFrame, at: tuple[float, ...], width: float, letter: float) -> list[Line]:
+    """The lines of one question: their inches, and texts with their place and look."""
+    model, task = group[["model", "task"]].iloc[0]
+    asked = textwrap.shorten(_asked(group), int((width - 0.3) / letter), placeholder=" ...")
+    head: list[Line] = [(0.19, [(0.15, f"{style.short_task(str(task))} ({model})", {"fontweight": "bold"})])]
+    head.append((0.24, [(0.15, asked, {"color": "#555555"})]))
+    for line in group.itertuples():
+        look = {"color": "#000000" if line.item_score >= 1 else "#B23A00"}
+        answer = textwrap.wrap(str(line.answer) or "(nothing)", int((width - at[2] - 0.1) / letter))[:2]
+        name = textwrap.wrap(_names(line), int((at[1] - at[0]) / letter))
+        texts = [(at[0], "\n".join(name), {"color": "#333333"})]
+        texts += [(at[1], style.number(line.item_score, 2), look), (at[2], "\n".join(answer), look)]
+        head.append((0.06 + 0.17 * max(len(name), len(answer)), texts))
+    return [*head, (0.19, [])]
+
+
+def _high(block: list[Line]) -> float:
+    """Inches of a block."""
+    return sum(high for high, _ in block)
 
 
 def _markdown(study: Study, lines: pd.DataFrame) -> str:

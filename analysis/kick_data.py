@@ -47,6 +47,7 @@ CSV = (
         "calib_n",
         "task",
         "metric",
+        "higher_is_better",
         "n",
         "seeds",
     ),

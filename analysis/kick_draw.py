@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import kick_data, pareto, style
+from analysis import kick_data, panels, pareto
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Looks = Mapping[str, dict[str, Any]]
+Draw = Callable[[pd.DataFrame, Looks], "list[Figure]"]
+Part = tuple[str, str, pd.DataFrame]  # title, kind of axis, points
 KINDS = {
     "budget": (kick_data.by_budget, "share removed (budget, %)"),
     "pattern": (kick_data.by_pattern, "N:M pattern"),
@@ -33,9 +35,8 @@ STATE_NAMES = {
 
 @dataclass
 class Drawing:
-    """A figure, the numbers behind it, and what it had to leave out."""
+    """What a figure is drawn from, all of it, and what it has to leave out."""
 
-    figure: Figure
     data: pd.DataFrame
     notes: list[str] = field(default_factory=list)
     text: str = ""  # Markdown beside it, where there is something to read
@@ -158,9 +159,9 @@ def states(axis: Axes, patterns: bool, shown: Iterable[str]) -> None:
         )
 
 
-def legend(made: style.Panels, looks: Looks, points: pd.DataFrame) -> None:
+def legend(made: panels.Panels, looks: Looks, points: pd.DataFrame) -> None:
     """Series first, then states, dense and margin, outside the panels."""
-    hatched = ((points["pattern"] != "") & (points["state"] == "undecided")).any()
+    hatched = ((points["axis"] == "pattern") & (points["state"] == "undecided")).any()
     states(made.axes[0], bool(hatched), points["state"])
     drawn = set(points["series"])
     for series in (s for s in looks if s in drawn):
@@ -182,16 +183,26 @@ def kinds(points: pd.DataFrame, notes: list[str], name: str) -> list[tuple[str, 
     return found
 
 
-def grid(
-    parts: Sequence[tuple[str, str, pd.DataFrame]], looks: Looks, columns: int, y: str
-) -> tuple[style.Panels, pd.DataFrame]:
-    """Panels of (title, kind, points), in lines of `columns`; a legend for all."""
-    everything = pd.concat([points for _, _, points in parts])
-    entries = everything["series"].nunique() + 6
-    made = style.panels(len(parts), columns, entries, between=0.8)
-    for axis, (title, kind, points) in zip(made.axes, parts, strict=True):
-        panel(axis, kind, points, looks)
-        axis.set_title(title)
-    made.label("", y)
-    legend(made, looks, everything)
-    return made, everything
+def data(parts: Sequence[Part]) -> pd.DataFrame:
+    """The points of all panels, each with the panel it is in and the kind of its axis."""
+    return pd.concat([points.assign(panel=title, axis=kind) for title, kind, points in parts])
+
+
+def grid(y: str, columns: Callable[[list[Part]], int]) -> Draw:
+    """What draws panels, in lines of so many, with a legend for all."""
+
+    def draw(everything: pd.DataFrame, looks: Looks) -> list[Figure]:
+        parts = [
+            (str(title), str(kind), own.assign(x=own["x"] if kind == "pattern" else own["x"].astype(float)))
+            for (title, kind), own in everything.groupby(["panel", "axis"], sort=False)
+        ]
+        entries = everything["series"].nunique() + 6
+        made = panels.panels(len(parts), columns(parts), entries, between=0.8)
+        for axis, (title, kind, points) in zip(made.axes, parts, strict=True):
+            panel(axis, kind, points, looks)
+            axis.set_title(title)
+        made.label("", y)
+        legend(made, looks, everything)
+        return made.figures
+
+    return draw

@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from analysis import kick_data, style
 from analysis.kick_data import Missing, Study
-from analysis.kick_draw import Drawing, Looks, grid, kinds
+from analysis.kick_draw import Draw, Drawing, Looks, Part, data, grid, kinds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def fig1_perplexity(study: Study, looks: Looks) -> Drawing:
+def fig1_perplexity(study: Study) -> Drawing:
     """Perplexity over the share removed and over bits, a line of panels per model."""
     (task,) = study.need("ppl")
-    return _triptych(study, looks, "fig1_perplexity", task, "perplexity (log, inverted)", ("budget", "bits"))
+    return _triptych(study, "fig1_perplexity", task, ("budget", "bits"))
 
 
-def fig2_factoid(study: Study, looks: Looks) -> Drawing:
+def fig2_factoid(study: Study) -> Drawing:
     """Closed-book facts over budgets, N:M patterns and bits."""
     (task,) = study.need("factoid")
-    return _triptych(study, looks, "fig2_factoid", task, "exact match")
+    return _triptych(study, "fig2_factoid", task)
 
 
 def _triptych(
-    study: Study,
-    looks: Looks,
-    name: str,
-    task: str,
-    y: str,
-    wanted: tuple[str, ...] = ("budget", "pattern", "bits"),
+    study: Study, name: str, task: str, wanted: tuple[str, ...] = ("budget", "pattern", "bits")
 ) -> Drawing:
     """One task along every kind of axis, a line of panels per model."""
     notes: list[str] = []
-    parts: list[tuple[str, str, pd.DataFrame]] = []
+    parts: list[Part] = []
     for model in study.models:
         for kind, points in kinds(_own(study, task, model), notes, name):
             if kind in wanted:
                 parts.append((_title(study, model, task), kind, points))
     notes = [n for n in notes if not ("N:M" in n and "pattern" not in wanted)]
-    width = len({kind for _, kind, _ in parts})
-    made, data = grid(parts, looks, width if len(study.models) > 1 else width + 1, y)
-    return Drawing(made.figure, data, notes)
+    return Drawing(data(parts), notes)
+
+
+def triptych(y: str) -> Draw:
+    """Draws a line of panels per model, a panel per kind of axis."""
+
+    def columns(parts: list[Part]) -> int:
+        kinds = len({kind for _, kind, _ in parts})
+        return kinds + 1 if len(parts) == kinds else kinds  # one model: the legend is at the right
+
+    return grid(y, columns)
+
+
+def disciplines(everything: pd.DataFrame, looks: Looks) -> list[Figure]:
+    """Draws figure 3, four panels a line where they are disciplines."""
+    several = "group" in everything and everything["group"].notna().any()
+    return (grid("accuracy", lambda _: 4) if several else triptych("accuracy"))(everything, looks)
 
 
 def _own(study: Study, task: str, model: str) -> pd.DataFrame:
@@ -54,20 +68,19 @@ def _title(study: Study, model: str, task: str) -> str:
     return f"{model}, {style.short_task(task)}" if len(study.models) > 1 else style.short_task(task)
 
 
-def fig3_mcr(study: Study, looks: Looks) -> Drawing:
+def fig3_mcr(study: Study) -> Drawing:
     """Multiple choice: a panel per discipline where items name one, else over every kind of axis."""
     (task,) = study.need("mcr")
     groups = by_group(study, task)
     if groups.empty:
-        drawn = _triptych(study, looks, "fig3_mcr", task, "accuracy")
+        drawn = _triptych(study, "fig3_mcr", task)
         drawn.notes.append(f"fig3_mcr: no item of {task} names a discipline (extra.group); drawn overall")
         return drawn
     parts = [
         (f"{_title(study, model, str(name))}", "budget", points)
         for (model, name), points in groups.groupby(["model", "group"], sort=False)
     ]
-    made, data = grid(parts, looks, 4, "accuracy")
-    return Drawing(made.figure, data)
+    return Drawing(data(parts))
 
 
 def by_group(study: Study, task: str) -> pd.DataFrame:
@@ -105,11 +118,11 @@ def _against_dense(study: Study, task: str, found: pd.DataFrame) -> pd.DataFrame
     return found.assign(dense=[dense.get(key, np.nan) for key in keys], state="measured")
 
 
-def fig4_books(study: Study, looks: Looks) -> Drawing:
+def fig4_books(study: Study) -> Drawing:
     """Closed beside open book, a line of two panels per kind of axis and model."""
     closed, opened = study.need("closed", "open")
     notes: list[str] = []
-    parts: list[tuple[str, str, pd.DataFrame]] = []
+    parts: list[Part] = []
     for model in study.models:
         books = {
             book: dict(kinds(_own(study, task, model), notes, "fig4_books"))
@@ -121,5 +134,4 @@ def fig4_books(study: Study, looks: Looks) -> Drawing:
                 parts.append((title, kind, books[book][kind]))
     if not parts:
         raise Missing("closed and open book share no kind of cell")
-    made, data = grid(parts, looks, 2, "exact match")
-    return Drawing(made.figure, data, list(dict.fromkeys(notes)))
+    return Drawing(data(parts), list(dict.fromkeys(notes)))

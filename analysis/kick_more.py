@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import kick_data, kick_draw, pareto, style
+from analysis import kick_data, kick_draw, panels, pareto, style
 from analysis.kick_data import Missing, Study
-from analysis.kick_draw import ABSENT, KINDS, Drawing, Looks, grid, kinds
+from analysis.kick_draw import ABSENT, KINDS, Draw, Drawing, Looks, Part, data, grid, kinds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BUCKETS = {"summ_s": "short", "summ_m": "medium", "summ_l": "long"}
 ASPECTS = ("coherence", "consistency", "fluency", "relevance", "covered", "rougeL", "rouge_l", "distinct")
@@ -18,7 +21,7 @@ DISTINCT = ("distinct", "distinct_tokens", "unique_tokens")
 def fig5(kind: str, name: str) -> Any:
     """The maker of figure 5 along one kind of axis."""
 
-    def make(study: Study, looks: Looks) -> Drawing:
+    def make(study: Study) -> Drawing:
         parts, notes = [], []
         tasks = {title: study.role(role) for role, title in BUCKETS.items() if study.role(role)}
         if not tasks:
@@ -31,11 +34,19 @@ def fig5(kind: str, name: str) -> Any:
             parts += [(f"{title}: {metric}", kind, p) for metric, p in _aspects(study, task, kind)]
         if not parts:
             raise Missing(f"no {ABSENT[kind]} scored on summaries")
-        columns = max(1, len(parts) // len(tasks)) + (len(tasks) == 1)  # one line: the legend is at its right
-        made, data = grid(parts, looks, columns, "score of the summary")
-        return Drawing(made.figure, data, notes)
+        return Drawing(data(parts), notes)
 
     return make
+
+
+def lengths(everything: pd.DataFrame, looks: Looks) -> list[Figure]:
+    """Draws figure 5: a line of panels per length of the text."""
+
+    def columns(parts: list[Part]) -> int:
+        lines = everything["task"].nunique()
+        return max(1, len(parts) // lines) + (lines == 1)  # one line: the legend is at its right
+
+    return grid("score of the summary", columns)(everything, looks)
 
 
 def _aspects(study: Study, task: str, kind: str) -> list[tuple[str, pd.DataFrame]]:
@@ -47,7 +58,7 @@ def _aspects(study: Study, task: str, kind: str) -> list[tuple[str, pd.DataFrame
     return [(metric, points) for metric, points in found if len(points)]
 
 
-def fig6_instruct(study: Study, looks: Looks) -> Drawing:
+def fig6_instruct(study: Study) -> Drawing:
     """Instructions: score over budgets and N:M patterns, and mean distinct tokens of an answer."""
     (task,) = study.need("instruct")
     notes: list[str] = []
@@ -64,8 +75,10 @@ def fig6_instruct(study: Study, looks: Looks) -> Drawing:
         notes.append(f"fig6_instruct: no metric {' or '.join(DISTINCT)} of {task}; that panel is left out")
     if not parts:
         raise Missing(f"no budget or pattern was scored on {task}")
-    made, data = grid(parts, looks, len(parts) + 1, "score")
-    return Drawing(made.figure, data, [n for n in notes if "whole bits" not in n])
+    return Drawing(data(parts), [n for n in notes if "whole bits" not in n])
+
+
+instructions = grid("score", lambda parts: len(parts) + 1)
 
 
 def distinct_metric(study: Study, task: str) -> str:
@@ -74,16 +87,16 @@ def distinct_metric(study: Study, task: str) -> str:
     return next((name for name in DISTINCT if name in there), "")
 
 
-def fig7_calibration(study: Study, looks: Looks) -> Drawing:
+def fig7_calibration(study: Study) -> Drawing:
     """Multiple choice over the number of calibration samples, a panel per method, a line per budget."""
     (task,) = study.need("mcr")
     points = kick_data.by_size(study.of(task))
     if points.empty:
         raise Missing("no method has cells with two or more sizes of the calibration set (calib.n)")
-    return _levels(points, "calibration samples", "accuracy", log=True)
+    return Drawing(points)
 
 
-def fig14_shots(study: Study, looks: Looks) -> Drawing:
+def fig14_shots(study: Study) -> Drawing:
     """Multiple choice over the examples in the prompt, a panel per method, a line per budget."""
     tasks = kick_data.shots(study)
     if len(tasks) < 2:
@@ -96,21 +109,25 @@ def fig14_shots(study: Study, looks: Looks) -> Drawing:
     points = points[points.groupby(["model", "series", "budget"])["x"].transform("nunique") > 1]
     if points.empty:
         raise Missing("no compressed cell was asked with several numbers of examples")
-    return _levels(points, "examples in the prompt", "accuracy", dense=pd.concat(dense))
+    return Drawing(pd.concat([*dense, points]))
 
 
-def _levels(
-    points: pd.DataFrame, x: str, y: str, log: bool = False, dense: pd.DataFrame | None = None
-) -> Drawing:
-    """A panel per series, a line per budget: the more is removed, the darker."""
+def levels(x: str, y: str, log: bool = False) -> Draw:
+    """What draws a panel per series, a line per budget: the more is removed, the darker."""
+    return lambda everything, _: _levels(everything, x, y, log)
+
+
+def _levels(everything: pd.DataFrame, x: str, y: str, log: bool) -> list[Figure]:
+    """A panel per series, with dense: one level, or a line where it depends on x too."""
     from matplotlib import colormaps
 
-    panels = list(points.groupby(["model", "series"], sort=False))
+    dense, points = (everything[(everything["state"] == "dense") == own] for own in (True, False))
+    parts = list(points.groupby(["model", "series"], sort=False))
     budgets = sorted(set(points["budget"]))
     shades = colormaps["viridis_r"]
-    made = style.panels(len(panels), 4, len(budgets) + 6, shared=True)
-    for i, (axis, ((model, series), group)) in enumerate(zip(made.axes, panels, strict=True)):
-        own = None if dense is None else dense[dense["model"] == model].sort_values("x")
+    made = panels.panels(len(parts), 4, len(budgets) + 6, shared=True, least=1.25)
+    for i, (axis, ((model, series), group)) in enumerate(zip(made.axes, parts, strict=True)):
+        own = dense[dense["model"] == model].sort_values("x") if len(dense) else None
         _dense_level(axis, group, own)
         for budget, line in group.sort_values("x").groupby("budget"):
             at = budgets.index(budget)
@@ -122,12 +139,12 @@ def _levels(
             name = f"{100 * float(str(budget)):.3g} % removed"
             kick_draw.curve(axis, line["x"].astype(float), line, look, name)
         axis.set_title(str(series))
-        axis.tick_params(labelleft=i % 4 == 0)
+        axis.tick_params(labelleft=made.first(i))
         _counted(axis, sorted(set(points["x"])), log)
     kick_draw.states(made.axes[0], False, points["state"])
     made.label(x, y)
     made.legend(["dense", *(f"{100 * b:.3g} % removed" for b in budgets)])
-    return Drawing(made.figure, points if dense is None else pd.concat([dense, points]))
+    return made.figures
 
 
 def _counted(axis: Any, counts: list[int], log: bool) -> None:

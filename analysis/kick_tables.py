@@ -81,7 +81,8 @@ def _table3(study: Study, model: str, points: pd.DataFrame, lost: pd.DataFrame) 
 
 def _gap(line: Any) -> Cell:
     """A cell that is not there, with the reason below the table."""
-    return Cell("—", note=f"{line.series} at {style.budget_name(line.budget)} {collect.why(line)}")
+    why = collect.why(line)
+    return Cell("—", note=f"{line.series} at {style.budget_name(line.budget)} {why}", why=why)
 
 
 def _one_n(group: pd.DataFrame) -> bool:

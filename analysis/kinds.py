@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, outfile, pareto, style
+from analysis import collect, command, legends, panels, pareto, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,10 @@ COLOURS = dict(
         ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#882255", "#7F7F7F"),
         strict=True,
     )
+)
+TABLE = (
+    *("model", "kind", "label", "budget", "task", "metric", "higher_is_better", "x", "unit", "value", "half"),
+    *("state", "dense", "chance"),
 )
 ROUNDS = re.compile(r"\bbits=\d")
 WIDE, HIGH = 4.4, 3.5  # inches of a panel
@@ -60,38 +64,32 @@ def sorted_out(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) 
     points = points.assign(unit=unit).dropna(subset=["x", "value"])
     if (points["state"] == "dense").all():
         raise collect.AnalysisError("study: no compressed model to draw")
-    return points
+    return points.reindex(columns=list(TABLE))
 
 
-def draw(points: pd.DataFrame) -> Figure:
+def drawings(points: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model, of tasks on which dense has skill."""
+    for stem, own in sheet.by_model("kinds", points):
+        seen = own[~collect.at_chance(own)]
+        if (seen["state"] != "dense").any():
+            yield stem, lambda seen=seen: draw(seen)
+
+
+def draw(points: pd.DataFrame) -> list[Figure]:
     """One model: a panel per task, thin lines for methods, a broad one for the best of each kind."""
-    from matplotlib.figure import Figure as NewFigure
-
     tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
     small = points[points["state"] != "dense"]
     labels = {kind: list(dict.fromkeys(group["label"])) for kind, group in small.groupby("kind")}
     labels = {kind: labels[kind] for kind in COLOURS if kind in labels}
-    entries = max(map(len, labels.values()))
-    columns = min(2, len(tasks))
-    lines = -(-len(tasks) // columns)
-    width = max(WIDE * columns, 1.55 * len(labels)) + 0.3
-    foot = 0.75 + 0.17 * (entries + 1)
-    height = 0.3 + (HIGH + 0.35) * lines + foot
-    figure = NewFigure(figsize=(width, height))
-    figure.subplots_adjust(0.68 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, 0.2, 0.2)
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for spare in grid[len(tasks) :]:
-        spare.set_axis_off()
-    for axis, (task, metric) in zip(grid, tasks, strict=False):
+    made = panels.panels(len(tasks), min(2, len(tasks)), len(small), size=(WIDE, HIGH), least=1.5)
+    for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
         _panel(axis, group, labels)
         axis.set_title(style.short_task(task))
         axis.set_ylabel(pareto.metric_name(task, metric))
-    figure.text(
-        0.5, (foot - 0.42) / height, str(points["unit"].iloc[0]), ha="center", va="center", fontsize=9
-    )
-    _legend(figure, labels, (foot - 0.6) / height)
-    return figure
+    made.label(str(points["unit"].iloc[0]))
+    made.groups([_group(kind, names) for kind, names in labels.items()])
+    return made.figures
 
 
 def _panel(axis: Axes, group: pd.DataFrame, labels: dict[str, list[str]]) -> None:
@@ -123,44 +121,18 @@ def _look(kind: str, i: int) -> dict[str, Any]:
     return look | {"lw": 1.1, "ms": 4.2, "mec": "white", "mew": 0.4}
 
 
-def _legend(figure: Figure, labels: dict[str, list[str]], top: float) -> None:
-    """A column per kind, its name above."""
+def _group(kind: str, names: list[str]) -> legends.Group:
+    """The legend of one kind."""
     from matplotlib.lines import Line2D
 
-    for at, (kind, names) in enumerate(labels.items()):
-        marks = [Line2D([], [], **_look(kind, i)) for i in range(len(names))]
-        made = figure.legend(
-            marks, names, title=kind, loc="upper left", bbox_to_anchor=((at + 0.08) / len(labels), top),
-            handlelength=2.6, labelspacing=0.25, borderaxespad=0, borderpad=0, alignment="left",
-        )  # fmt: skip
-        made.get_title().set(color=COLOURS[kind], fontweight="bold", fontsize=8)
-
-
-def write(points: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """A figure for every model, and the numbers behind it."""
-    import matplotlib
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths, several = [folder / "kinds.csv"], points["model"].nunique() > 1
-    told = points[
-        ["model", "kind", "label", "budget", "task", "metric", "x", "unit", "value", "half", "state"]
-    ]
-    with outfile.whole(paths[0]) as temp:
-        told.to_csv(temp, index=False)
-    with matplotlib.rc_context(style.RC):
-        for model, group in points.groupby("model", sort=False):
-            seen = group[~collect.at_chance(group)]
-            if (seen["state"] == "dense").all():
-                continue  # dense itself has no skill there
-            tail = f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', str(model))}" if several else ""
-            paths += pareto.save(draw(seen), folder / f"kinds{tail}", formats)
-    return paths
+    return kind, [Line2D([], [], **_look(kind, i)) for i in range(len(names))], names, COLOURS[kind]
 
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the figure."""
     data, folder, formats, x, tasks = pareto.asked("Kinds of compression on one axis", argv, "png")
-    return write(sorted_out(data, x, tasks), folder, formats)
+    points = sorted_out(data, x, tasks)
+    return sheet.write("kinds", points, drawings(points), folder, formats)
 
 
 if __name__ == "__main__":

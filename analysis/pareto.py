@@ -5,22 +5,20 @@ python -m analysis.pareto STUDY [--x bytes|nominal] [--task ...] [--format png,p
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, curves, outfile, style
+from analysis import collect, command, curves, panels, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf", "svg")
 AXES = ("bytes", "nominal")
 MARGIN = 0.05
 CAP = 30.0  # a perplexity beyond this multiple of dense is drawn at the edge
@@ -39,24 +37,56 @@ def chosen_points(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame
     return points
 
 
-def pareto(points: pd.DataFrame, lost: pd.DataFrame, x: str = "bytes") -> Figure:
+TABLE = (
+    *(
+        "model",
+        "label",
+        "budget",
+        "task",
+        "metric",
+        "higher_is_better",
+        "x",
+        "unit",
+        "value",
+        "half",
+        "state",
+    ),
+    *("dense", "chance", "n", "seeds"),
+)
+
+
+def table(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """What the figure shows: headline points with size `x` and its `unit`, then cells without scores."""
+    points, unit = with_x(chosen_points(data, tasks), x)
+    lost = collect.gone(data).reindex(columns=["model", "label", "budget", "state"])
+    return pd.concat([points, lost]).assign(unit=unit).reindex(columns=list(TABLE))
+
+
+def drawings(table: pd.DataFrame, name: str = "pareto") -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model."""
+    for stem, own in sheet.by_model(name, table):
+        lost = own["state"].isin(style.GONE)
+        if not lost.all():
+            yield stem, lambda own=own, lost=lost: pareto(own[~lost], own[lost])
+
+
+def pareto(points: pd.DataFrame, lost: pd.DataFrame) -> list[Figure]:
     """Small multiples of one model: a panel per task, score over size."""
     tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
     labels = [label for label in dict.fromkeys(points["label"]) if label != "dense"]
     looks = style.looks(labels)
-    made = style.panels(len(tasks), entries=len(labels) + 4, letters=max(map(len, labels), default=0))
-    points, unit = with_x(points, x)
+    made = panels.panels(len(tasks), entries=len(labels) + 4, letters=max(map(len, labels), default=0))
     for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
         blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
         _panel(axis, group, looks, blind)
         axis.set_title(style.short_task(task) + (" (dense is at chance)" if blind else ""))
         axis.set_ylabel(metric_name(task, metric))
-    made.label(unit)
+    made.label(str(points["unit"].iloc[0]))
     made.legend(["dense", *labels])
     if len(lost):
         made.note(_absent([f"{r.label} {style.budget_name(r.budget)}" for r in lost.itertuples()]))
-    return made.figure
+    return made.figures
 
 
 def _absent(names: list[str]) -> str:
@@ -176,39 +206,17 @@ def plain_log(axis: Axes) -> None:
 def write(
     data: pd.DataFrame,
     folder: Path,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = sheet.FORMATS,
     x: str = "bytes",
     tasks: Sequence[str] = (),
 ) -> list[Path]:
-    """Draw both figures per model in every format and return the paths."""
-    import matplotlib
-
-    points, lost = chosen_points(data, tasks), collect.gone(data)
-    models = list(dict.fromkeys(points["model"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    with matplotlib.rc_context(style.RC):
-        for model in models:
-            tail = f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', model)}" if len(models) > 1 else ""
-            own = points[points["model"] == model]
-            figures = {
-                "pareto" if x == "bytes" else f"pareto-{x}": pareto(own, lost[lost["model"] == model], x)
-            }
-            if not curves.retained(own).empty:  # else dense is at chance everywhere: there is nothing to keep
-                figures["curves"] = curves.curves(own)
-            for name, figure in figures.items():
-                paths += save(figure, folder / f"{name}{tail}", formats)
-    return paths
-
-
-def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
-    """One figure in every format, without dates, so that the same rows give the same bytes."""
-    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
-    dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    for form, path in zip(formats, paths, strict=True):
-        with outfile.whole(path) as temp:
-            figure.savefig(temp, format=form, metadata=dates.get(form))
-    return paths
+    """Both figures per model in every format, and the numbers behind them."""
+    name, points = "pareto" if x == "bytes" else f"pareto-{x}", table(data, x, tasks)
+    paths = sheet.write(name, points, drawings(points, name), folder, formats)
+    kept = curves.retained(chosen_points(data, tasks))
+    if kept.empty:  # dense is at chance everywhere: there is nothing to keep
+        return paths
+    return paths + sheet.write("curves", kept, curves.drawings(kept), folder, formats)
 
 
 def asked(
@@ -223,14 +231,14 @@ def asked(
     options.add_argument("--format", default=form, help=f"png, pdf, svg (default: {form})")
     chosen = options.parse_args(argv)
     x = command.listed(chosen.x, "x", AXES)[0]
-    formats = command.listed(chosen.format, "format", FORMATS)
+    formats = command.listed(chosen.format, "format", sheet.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
     return command.read(chosen), folder, formats, x, command.listed(chosen.task)
 
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the figures."""
-    return write(*asked("Pareto plot and curves of a study", argv, ",".join(FORMATS)))
+    return write(*asked("Pareto plot and curves of a study", argv, ",".join(sheet.FORMATS)))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import collect, command, outfile, pareto, style
+from analysis import collect, command, panels, sheet, style
 from crunchmark.store import Store
 
 if TYPE_CHECKING:
@@ -81,35 +81,31 @@ def short_roles(roles: Sequence[str]) -> dict[str, str]:
             for role, name in last.items()}  # fmt: skip
 
 
-def draw(table: pd.DataFrame) -> Figure:
-    """Small multiples of one model: side by side where blocks are few, else below each other."""
-    from matplotlib.figure import Figure as NewFigure
+def drawings(table: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model."""
+    for stem, own in sheet.by_model("rooms", table):
+        yield stem, lambda own=own: draw(own)
 
-    panels = list(table.groupby(["label", "budget", "calib_seed"], sort=False, dropna=False))
+
+def draw(table: pd.DataFrame) -> list[Figure]:
+    """Small multiples of one model: side by side where blocks are few, else below each other."""
+    cells = list(table.groupby(["label", "budget", "calib_seed"], sort=False, dropna=False))
     blocks, roles = table["block"].max() + 1, list(dict.fromkeys(table["role"]))
-    side = SIDE if blocks <= WRITTEN else NARROW
-    columns = max(1, min(len(panels), 3 if blocks <= WRITTEN else 1))
-    lines = math.ceil(len(panels) / columns)
-    wide, high = side * blocks, (SIDE if blocks <= WRITTEN else 0.24) * len(roles)
-    width = columns * (wide + 0.9) + 0.75
-    figure = NewFigure(figsize=(max(3.2, width), lines * (high + 0.75) + 0.1))
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    total = figure.get_size_inches()
-    figure.subplots_adjust(
-        0.75 / total[0], 0.5 / total[1], 1 - 0.9 / total[0], 1 - 0.3 / total[1], 0.9 / wide, 0.75 / high
-    )
+    few = blocks <= WRITTEN
+    size = ((SIDE if few else NARROW) * blocks, (SIDE if few else 0.24) * len(roles))
+    made = panels.panels(
+        len(cells), min(len(cells), 3 if few else 1), between=0.75, size=size, gap=0.9, right=0.9,
+        least=(0.17 if few else 0.05) * blocks,
+    )  # fmt: skip
     low = min(90, math.floor(10 * table["kept"].min()) * 10)
     seeds = table["calib_seed"].nunique() > 1
-    for axis, ((label, budget, seed), part) in zip(grid, panels, strict=False):
+    for axis, ((label, budget, seed), part) in zip(made.axes, cells, strict=True):
         title = f"{label.replace('allocate=', '')} {style.budget_name(budget)}" + (
             f" seed {seed:g}" if seeds else ""
         )
         shown = _panel(axis, part, roles, low, title)
-    for spare in grid[len(panels) :]:
-        spare.set_axis_off()
-    bar = figure.add_axes((1 - 0.7 / total[0], 0.5 / total[1], 0.13 / total[0], 1 - 0.8 / total[1]))
-    figure.colorbar(shown, cax=bar, label="kept (%)")
-    return figure
+    made.colours(shown, "kept (%)")
+    return made.figures
 
 
 def _panel(axis: Axes, part: pd.DataFrame, roles: list[str], low: float, title: str) -> Any:
@@ -136,22 +132,6 @@ def _places(field: pd.DataFrame) -> list[tuple[int, int]]:
     return [(i, j) for i, j in zip(*field.notna().to_numpy().nonzero(), strict=True)]
 
 
-def write(table: pd.DataFrame, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """The table as CSV, and a figure per model in every format."""
-    import matplotlib
-
-    paths = [folder / "rooms.csv"]
-    with outfile.whole(paths[0]) as temp:
-        table.to_csv(temp, index=False, float_format="%.6f")
-    models = list(dict.fromkeys(table["model"]))
-    with matplotlib.rc_context(style.RC):
-        for model in models:
-            tail = f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', model)}" if len(models) > 1 else ""
-            figure = draw(table[table["model"] == model])
-            paths += pareto.save(figure, folder / f"rooms{tail}", formats)
-    return paths
-
-
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and draw the plans."""
     options = command.parser("Heat map of what each layer of a study's cells keeps")
@@ -159,9 +139,10 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     chosen = options.parse_args(argv)
     if chosen.source:
         raise collect.AnalysisError(f"--from={chosen.source!r}: plans are in the store only; valid: --store")
-    formats = command.listed(chosen.format, "format", pareto.FORMATS)
+    formats = command.listed(chosen.format, "format", sheet.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
-    return write(shares(command.read(chosen), Store(Path(chosen.store))), folder, formats)
+    table = shares(command.read(chosen), Store(Path(chosen.store)))
+    return sheet.write("rooms", table, drawings(table), folder, formats)
 
 
 if __name__ == "__main__":

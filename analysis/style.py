@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, ordered so that neighbours also differ in lightness (grey print).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#882255", "#7F7F7F")
@@ -35,7 +31,6 @@ GONE = ("unreachable", "skipped", "failed")
 _KNOWLEDGE = re.compile(r"factoid|mcr|mmlu|trivia|freebase|closed|arc_|nq_|webqs|boolq|sciq|openbookqa|fact")
 _CONTEXT = re.compile(r"icra|open_?book|summ|needle|squad|drop|longbench|ruler|niah|context|lambada")
 
-LETTER = 0.062  # inches of a legend's letter
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -59,6 +54,7 @@ RC: dict[str, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
     "lines.markersize": 4.6,
+    "text.parse_math": False,  # names of models may hold a $
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "crunchmark",
@@ -178,86 +174,3 @@ def task_looks(tasks: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
         }
         used[kind] += 1
     return out
-
-
-def panels(
-    count: int,
-    columns: int = 4,
-    entries: int = 0,
-    shared: bool = False,
-    between: float = 0.58,
-    letters: int = 0,
-) -> Panels:
-    """Small multiples laid out in inches (no solver, no pyplot), with room for a legend of that many entries.
-
-    Panels that share their y axis stand closer together; `between` is the height between two lines of them.
-    letters: of the longest entry, so that no line of the legend is wider than the figure.
-    """
-    from matplotlib.figure import Figure as NewFigure
-
-    columns = count + 1 if count < columns else columns  # a narrow figure has its legend at the right
-    lines = math.ceil(max(count, 1) / columns)
-    inside = lines * columns > count and entries <= 15
-    per_line = 6 if columns >= 4 else columns + 1
-    gap = 0.2 if shared else 0.66
-    width = 0.75 + 2.15 * columns + gap * (columns - 1) + 0.12
-    per_line = max(1, min(per_line, int(width / (0.75 + LETTER * letters))))
-    foot = 0.62 + (0 if inside else 0.2 * math.ceil(entries / per_line))
-    height = 0.3 + 1.75 * lines + between * (lines - 1) + foot
-    figure = NewFigure(figsize=(width, height))
-    figure.subplots_adjust(
-        0.75 / width, foot / height, 1 - 0.12 / width, 1 - 0.3 / height, gap / 2.15, between / 1.75
-    )
-    grid: np.ndarray = figure.subplots(lines, columns, squeeze=False).ravel()
-    for spare in grid[count:]:
-        spare.set_axis_off()
-    return Panels(figure, list(grid[:count]), grid[count] if inside else None, foot, per_line)
-
-
-@dataclass
-class Panels:
-    """A figure, its panels, the slot for a legend (None: below, so many names a line), the inches below."""
-
-    figure: Figure
-    axes: list[Axes]
-    spare: Axes | None
-    foot: float
-    per_line: int = 6
-
-    def label(self, x: str, y: str = "") -> None:
-        """Name the axes all panels share."""
-        width, height = self.figure.get_size_inches()
-        self.figure.text(0.5, (self.foot - 0.45) / height, x, ha="center", va="center", fontsize=9)
-        self.figure.text(
-            0.16 / width,
-            (self.foot + height - 0.3) / 2 / height,
-            y,
-            ha="center",
-            va="center",
-            rotation=90,
-            fontsize=9,
-        )
-
-    def legend(self, first: list[str]) -> None:
-        """One legend outside the panels; those names first, then what else is labelled."""
-        pairs: dict[str, Any] = {}
-        for axis in self.axes:
-            handles, names = axis.get_legend_handles_labels()
-            pairs = dict(zip(names, handles, strict=True)) | pairs
-        names = [name for name in first if name in pairs]
-        names += [name for name in pairs if name not in names]
-        marks = [pairs[name] for name in names]
-        if self.spare is not None:
-            self.spare.legend(
-                marks, names, loc="center left", borderaxespad=0, labelspacing=0.3, handlelength=3.2
-            )
-            return
-        self.figure.legend(
-            marks, names, loc="lower center", ncols=min(len(names), self.per_line), handlelength=3.2
-        )
-
-    def note(self, text: str) -> None:
-        """Small print below the panels."""
-        width, height = self.figure.get_size_inches()
-        place: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 6.5, "color": "#666666"}
-        self.figure.text(1 - 0.12 / width, (self.foot - 0.45) / height, text, **place)

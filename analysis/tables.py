@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import collect, command, outfile, protocols, style
@@ -49,7 +50,10 @@ def _quality(model: str, points: pd.DataFrame, lost: pd.DataFrame, legend: str) 
     budgets = sorted({*small["budget"], *lost["budget"]})
     labels = list(dict.fromkeys([*small["label"], *lost["label"]]))
     grid = Grid(model, ["task", "method", "dense", *map(style.budget_name, budgets)], [], legend)
-    cells = {(r.task, r.metric, r.label, r.budget): score_cell(r) for r in small.itertuples()}
+    best = _best(small)
+    cells = {
+        (r.task, r.metric, r.label, r.budget): score_cell(r, r.Index in best) for r in small.itertuples()
+    }
     gaps = {(r.label, r.budget): r for r in lost.itertuples()}
     for (task, metric), group in points.groupby(["task", "metric"], sort=False):
         first = [Cell(_heading(task, metric, group)), Cell(), _dense(group)]
@@ -62,6 +66,18 @@ def _quality(model: str, points: pd.DataFrame, lost: pd.DataFrame, legend: str) 
         grid.blocks.append(block)
     grid.blocks += _unscored(points, lost, labels, budgets)
     return grid
+
+
+def _best(points: pd.DataFrame) -> set[Any]:
+    """Of each task and budget the points whose value, as printed, is the best; none where all are equal."""
+    seen = points[np.isfinite(points["value"]) & (points["state"] != "chance")]
+    seen = seen.assign(good=seen["value"].where(seen["higher_is_better"], -seen["value"]))
+    found: set[Any] = set()
+    for _, group in seen.groupby(["task", "metric", "budget"]):
+        texts = group["value"].map(style.number)
+        if texts.nunique() > 1:
+            found |= set(group.index[texts == texts[group["good"].idxmax()]])
+    return found
 
 
 def _unscored(
@@ -89,7 +105,7 @@ def _gap(row: Any, task: str = "") -> Cell:
     if row is None or (task and told and task not in told):
         return Cell()
     reason = f"{row.state}: {told[task]}" if task in told else collect.why(row)
-    return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}")
+    return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}", why=reason)
 
 
 def _heading(task: str, metric: str, group: pd.DataFrame) -> str:
@@ -119,13 +135,15 @@ def with_error(row: Any, stderr: float) -> str:
     return f"{value} ± {width}" if width else value
 
 
-def score_cell(row: Any) -> Cell:
+def score_cell(row: Any, best: bool = False) -> Cell:
     """One measured cell with its mark."""
     text = with_error(row, row.spread if row.seeds > 1 else row.stderr)
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
     mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
-    return Cell(f"{text} {mark}".rstrip(), row.state == "match", collect.broken_note(row, row.label))
+    return Cell(
+        f"{text} {mark}".rstrip(), row.state == "match", collect.broken_note(row, row.label), best=best
+    )
 
 
 SIZE_HEAD = (
@@ -230,6 +248,7 @@ def write(
     formats: Sequence[str] = FORMATS,
     metrics: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    environment: str = "table",
 ) -> list[Path]:
     """Write both tables in every format and return the paths."""
     grids = {"quality": quality(data, metrics, tasks), "size": sizes(data)}
@@ -238,8 +257,11 @@ def write(
     paths = []
     for name, parts in grids.items():
         for form in formats:
-            show = markdown if form == "md" else latex
-            text = tables[name]() if form == "csv" else "\n".join(map(show, parts))
+            if form == "csv":
+                text = tables[name]()
+            else:
+                shown = (markdown(g) if form == "md" else latex(g, name, environment) for g in parts)
+                text = "\n".join(shown)
             paths.append(folder / f"{name}.{form}")
             with outfile.whole(paths[-1]) as temp:
                 temp.write_text(text, encoding="utf-8")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, outfile, pareto, style
+from analysis import collect, command, outfile, panels, pareto, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 PLAIN = "defaults"
 KEYS = ["model", "method", "budget", "task", "metric"]
+TABLE = (
+    *("model", "method", "variant", "label", "budget", "task", "metric", "higher_is_better", "x", "unit"),
+    *("value", "half", "state", "dense", "chance", "n", "seeds"),
+)
 COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 
 
@@ -58,7 +62,28 @@ def gains(points: pd.DataFrame) -> pd.DataFrame:
     return made.reset_index()
 
 
-def draw(points: pd.DataFrame) -> Figure:
+def table(data: pd.DataFrame, x: str = "bytes", tasks: Sequence[str] = ()) -> pd.DataFrame:
+    """What the figures show.
+
+    Raises:
+        AnalysisError: nothing was varied.
+    """
+    points = split(data, x, tasks)
+    gains(points)
+    return points.reindex(columns=list(TABLE))
+
+
+def drawings(points: pd.DataFrame) -> Iterator[tuple[str, sheet.Make]]:
+    """A figure per model and task on which dense has skill and something was varied."""
+    gained = gains(points)
+    found = set(zip(gained["model"], gained["task"], strict=True))
+    for stem, group in sheet.by_task("variants", points):
+        blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
+        if not blind and (group["model"].iloc[0], group["task"].iloc[0]) in found:
+            yield stem, lambda group=group: draw(group)
+
+
+def draw(points: pd.DataFrame) -> list[Figure]:
     """One model and task: score over size, every method beside the frontier of the whole study."""
     small = points[points["state"] != "dense"].dropna(subset=["x", "value"])
     task, metric = points[["task", "metric"]].iloc[0]
@@ -71,7 +96,7 @@ def draw(points: pd.DataFrame) -> Figure:
     methods, variants = (list(dict.fromkeys(small[name])) for name in ("method", "variant"))
     variants = sorted(variants, key=lambda name: name != PLAIN)  # stable
     columns = 5 if len(methods) > 8 else 4
-    made = style.panels(len(methods), columns, len(variants) + 3, shared=True)
+    made = panels.panels(len(methods), columns, len(variants) + 3, shared=True)
     best, judged = pareto.frontier(small, higher), bool((small["state"] != "measured").any())
     for i, (axis, method) in enumerate(zip(made.axes, methods, strict=True)):
         _panel(axis, small[small["method"] == method], variants, small, best)
@@ -79,11 +104,11 @@ def draw(points: pd.DataFrame) -> Figure:
         axis.set_title(method)
         axis.set_xlim(small["x"].min() * 0.96, points["x"].max() * 1.03)
         _limits(axis, small["value"], higher, dense)
-        axis.tick_params(labelleft=i % columns == 0)
+        axis.tick_params(labelleft=made.first(i))
     name = metric.replace("_", " ") + (" (log, inverted)" if style.is_perplexity(task, metric) else "")
     made.label(str(points["unit"].iloc[0]), f"{style.short_task(task)}: {name}")
     made.legend([*variants, "frontier of all", "within 5 % of dense", "chance"])
-    return made.figure
+    return made.figures
 
 
 def _panel(
@@ -161,22 +186,13 @@ def markdown(points: pd.DataFrame, gained: pd.DataFrame) -> str:
 
 
 def write(points: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """A figure for every model and task, one file with all tables, and the numbers."""
-    import matplotlib
-
+    """A figure for every model and task, the numbers behind them, and one file with all tables."""
     gained, several = gains(points), points["model"].nunique() > 1
-    folder.mkdir(parents=True, exist_ok=True)
-    tables, paths = [], [folder / "variants.csv"]
-    with outfile.whole(paths[0]) as temp:
-        gained.to_csv(temp, index=False)
-    with matplotlib.rc_context(style.RC):
-        for (model, task, metric), group in points.groupby(["model", "task", "metric"], sort=False):
-            own = gained[(gained["model"] == model) & (gained["task"] == task) & (gained["metric"] == metric)]
-            if own.empty or bool(collect.at_chance(group[group["state"] != "dense"]).any()):
-                continue  # dense itself has no skill there
-            name = "_".join(["variants", *([str(model)] if several else []), style.short_task(str(task))])
-            stem = folder / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
-            paths += pareto.save(draw(group), stem, formats)
+    paths = sheet.write("variants", points.reindex(columns=list(TABLE)), drawings(points), folder, formats)
+    tables = []
+    for (model, task, metric), group in points.groupby(["model", "task", "metric"], sort=False):
+        own = gained[(gained["model"] == model) & (gained["task"] == task) & (gained["metric"] == metric)]
+        if len(own) and not collect.at_chance(group[group["state"] != "dense"]).any():
             tables.append((f"# {model}\n\n" if several else "") + markdown(group, own))
     paths.append(folder / "variants.md")
     with outfile.whole(paths[-1]) as temp:

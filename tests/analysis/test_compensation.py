@@ -70,6 +70,6 @@ def test_the_command_writes_the_table_and_a_figure_per_task(tmp_path, capsys, st
 def test_numbers_in_the_cells_and_crosses_where_none_is():
     lines = compensation.gains(collect.frame(study(better=lambda b, s, seed: b > 0.4)), ["ppl"])
     lines = lines[~((lines["budget"] == 0.3) & (lines["level"] == "share 0.1"))]
-    (axis,) = [a for a in compensation.draw(lines).axes if a.images]
+    (axis,) = [a for a in compensation.draw(lines)[0].axes if a.images]
     assert sorted(t.get_text() for t in axis.texts) == sorted(["+10", "+10", "-10", "×"])
     assert [t.get_text() for t in axis.get_yticklabels()] == ["0.05", "0.1"]

@@ -1,25 +1,24 @@
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 import pytest
 import synthetic_study
 
-from analysis import collect, command, curves, pareto, style
+from analysis import collect, command, curves, pareto, sheet, style
 
 pytestmark = pytest.mark.slow
 
-MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+MAGIC = {"csv": b"model,", "png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
 def test_the_command_writes_every_format(root, capsys):
     assert command.run(pareto.main, ["demo", "--store", str(root)]) == 0
     paths = capsys.readouterr().out.split()
-    assert len(paths) == 6
+    assert len(paths) == 8
     for path in paths:
         content = Path(path).read_bytes()
         assert content.startswith(MAGIC[path[-3:]])
-        assert len(content) > 5000
+        assert len(content) > (1000 if path.endswith("csv") else 5000)
 
 
 def test_the_same_rows_give_the_same_bytes(root, tmp_path):
@@ -42,14 +41,19 @@ def test_nominal_shares_get_a_file_of_their_own(root, tmp_path):
         "--out",
         str(tmp_path),
     ]
-    assert [path.name for path in pareto.main(options)] == ["pareto-nominal.svg", "curves.svg"]
+    assert [path.name for path in pareto.main(options)] == [
+        "pareto-nominal.csv",
+        "pareto-nominal.svg",
+        "curves.csv",
+        "curves.svg",
+    ]
     text = (tmp_path / "pareto-nominal.svg").read_text()
     assert "weights kept (nominal, %)" in text
     assert "icra_open" not in text
 
 
 def test_a_panel_per_task_with_all_that_is_promised(root, tmp_path):
-    text = pareto.write(collect.load("demo", root), tmp_path, ("svg",))[0].read_text()
+    text = pareto.write(collect.load("demo", root), tmp_path, ("svg",))[1].read_text()
     for words in (
         "factoid",
         "icra_open",
@@ -87,9 +91,10 @@ def test_no_text_leaves_the_figure(count):
     methods = tuple(list(synthetic_study.METHODS)[: min(count, 9)])
     tasks = tuple(list(synthetic_study.TASKS)[: min(count, 7)])
     data = collect.frame(synthetic_study.rows(methods=methods, budgets=(0.2, 0.4), tasks=tasks))
-    points = pareto.chosen_points(data)
-    with matplotlib.rc_context(style.RC):
-        for figure in (pareto.pareto(points, collect.gone(data)), curves.curves(points)):
+    kept = curves.retained(pareto.chosen_points(data))
+    with sheet.on(sheet.PAGE):
+        made = [*pareto.drawings(pareto.table(data)), *curves.drawings(kept)]
+        for figure in (figure for _, make in made for figure in make()):
             figure.canvas.draw()
             box, frame = figure.get_tightbbox(), figure.get_size_inches()
             assert box.x0 > -0.05
@@ -107,24 +112,23 @@ def test_without_a_dense_value_there_is_a_plain_answer(rows):
     for row in rows:
         row["dense"] = None
     with pytest.raises(collect.AnalysisError, match="dense: no row was compared"):
-        curves.curves(pareto.chosen_points(collect.frame(rows)))
+        curves.table(pareto.chosen_points(collect.frame(rows)))
 
 
 def test_perplexities_that_explode_stay_inside(rows, tmp_path):
     for row in rows:
         if row["method"] == "svd" and row.get("task") == "nano_ppl" and row["budget"] == 0.7:
             row["value"], row["stderr"] = float("inf"), None
-    assert all(path.stat().st_size > 5000 for path in pareto.write(collect.frame(rows), tmp_path, ("png",)))
+    paths = pareto.write(collect.frame(rows), tmp_path, ("png",))
+    assert all(path.stat().st_size > 5000 for path in paths if path.suffix == ".png")
 
 
 def test_models_have_figures_of_their_own(rows, tmp_path):
     other = synthetic_study.rows(methods=("svd",), budgets=(0.5,), tasks=("nano_mcr",), model="hub/opt 125m")
     names = [path.name for path in pareto.write(collect.frame(rows + other), tmp_path, ("svg",))]
     assert names == [
-        "pareto-hub_opt_125m.svg",
-        "curves-hub_opt_125m.svg",
-        "pareto-nano.svg",
-        "curves-nano.svg",
+        *("pareto.csv", "pareto-hub_opt_125m.svg", "pareto-nano.svg"),
+        *("curves.csv", "curves-hub_opt_125m.svg", "curves-nano.svg"),
     ]
 
 

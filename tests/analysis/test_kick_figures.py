@@ -146,7 +146,7 @@ def test_flips_count_lost_and_gained_items(root):
 
 
 def test_knowledge_and_perplexity_meet_cell_by_cell(root):
-    data = kick_ours.knowledge_perplexity(kick_data.study("demo", root), {}).data
+    data = kick_ours.knowledge_perplexity(kick_data.study("demo", root)).data
     cell = data[(data["series"] == "magnitude") & (data["budget"] == 0.5) & (data["pattern"] == "")].iloc[0]
     assert cell["kept"] == pytest.approx(0.8)
     assert cell["ppl_change"] == pytest.approx(25.0)
@@ -176,7 +176,7 @@ def test_a_study_without_dense_is_one_line(tmp_path, capsys):
 
 
 def test_the_card_shows_answers_of_dense_and_compressed(root):
-    card = kick.FIGURES["fig1_card"](kick_data.study("demo", root), {})
+    card = kick.FIGURES["fig1_card"][0](kick_data.study("demo", root))
     assert set(card.data["series"]) >= {"dense", "magnitude", "wanda"}
     assert "| dense | 1.00 | yes |" in card.text
 

@@ -37,7 +37,7 @@ def test_a_pruner_that_rounds_is_of_both(method, label, kind):
 
 
 def test_a_panel_per_task_and_a_column_per_kind(points):
-    figure = kinds.draw(points)
+    (figure,) = kinds.draw(points)
     tasks = points["task"].nunique()
     assert [bool(axis.get_title()) for axis in figure.axes].count(True) == tasks
     titles = [legend.get_title().get_text() for legend in figure.legends]
@@ -47,7 +47,7 @@ def test_a_panel_per_task_and_a_column_per_kind(points):
 
 
 def test_lines_are_the_points(points):
-    axis = kinds.draw(points).axes[0]
+    axis = kinds.draw(points)[0].axes[0]
     task = points["task"].iloc[0]
     for method in METHODS:
         own = points[(points["task"] == task) & (points["label"] == method)].sort_values("x")

@@ -69,7 +69,7 @@ def test_every_block_is_a_column_and_every_role_a_line(blocks):
     rows = [
         ("m", label, 0.3, 0, b, r, f"h.{b}.{r}", 0.7) for label in "xy" for b in range(blocks) for r in roles
     ]
-    figure = rooms.draw(pd.DataFrame(rows, columns=list(rooms.COLUMNS)))
+    (figure,) = rooms.draw(pd.DataFrame(rows, columns=list(rooms.COLUMNS)))
     panels = [axis for axis in figure.axes if axis.images and axis.get_xlabel() == "block"]
     assert len(panels) == 2
     assert panels[0].images[0].get_array().shape == (3, blocks)

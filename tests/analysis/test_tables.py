@@ -71,17 +71,6 @@ def test_the_csv_has_the_state_and_full_precision(rows):
     assert float(line["value"]) == first["value"]
 
 
-def test_latex_is_booktabs_with_bold_matches_and_balanced_braces(rows):
-    (grid,) = tables.quality(collect.frame(rows))
-    text = render.latex(grid)
-    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\textbf{", r"nano\_factoid", r"\checkmark"):
-        assert part in text
-    assert text.count("{") == text.count("}")
-    widths = {line.count("&") for line in text.splitlines() if line.endswith(r"\\")}
-    assert widths == {5}
-    assert text.isascii()
-
-
 def test_latex_escapes_what_it_would_read():
     assert render.tex_text("a_b 5% {x} \\ ~^&#$") == (
         r"a\_b 5\% \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}\&\#\$"

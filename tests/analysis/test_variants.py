@@ -3,7 +3,7 @@
 import pytest
 import synthetic_study
 
-from analysis import collect, command, pareto, style, variants
+from analysis import collect, command, panels, pareto, sheet, variants
 
 GREEDY = {"_target_": "methods.allocate.greedy.Greedy", "relative": True}
 EORA = {"_target_": "methods.compensate.eora.EoRA", "share": 0.1, "rank": None}
@@ -65,7 +65,7 @@ def test_files_and_tables(rows, tmp_path, monkeypatch):
 
 def test_lines_of_a_figure_are_the_cells(rows):
     points = variants.split(collect.frame(rows), tasks=["nano_factoid"])
-    figure = variants.draw(points)
+    (figure,) = variants.draw(points)
     titles = [axis.get_title() for axis in figure.axes if axis.has_data()]
     assert titles == ["gptq", "svd"]
     drawn = {line.get_label(): line for line in figure.axes[1].get_lines()}
@@ -78,14 +78,15 @@ def test_lines_of_a_figure_are_the_cells(rows):
 
 @pytest.mark.parametrize("letters", [0, 20, 60, 400])
 def test_no_line_of_a_legend_is_wider_than_the_figure(letters):
-    made = style.panels(4, entries=30, letters=letters)
+    made = panels.panels(4, entries=30, letters=letters)
     assert 1 <= made.per_line <= 6
-    assert made.per_line == 1 or made.per_line * (0.75 + style.LETTER * letters) <= made.figure.get_figwidth()
+    wide = made.figures[0].get_figwidth()
+    assert made.per_line == 1 or made.per_line * (0.75 + sheet.LETTER * letters) <= wide
 
 
 def test_the_frontier_is_that_of_pareto(rows):
     points = variants.split(collect.frame(rows), tasks=["nano_factoid"])
     small = points[points["state"] != "dense"]
-    figure = variants.draw(points)
+    (figure,) = variants.draw(points)
     steps = next(line for line in figure.axes[0].get_lines() if line.get_label() == "frontier of all")
     assert list(steps.get_xdata()) == list(pareto.frontier(small, True)["x"])
