@@ -19,6 +19,7 @@ from crunchmark.interface import Allocator, Compensator, Keep, Method, ModelMeth
 from crunchmark.machine import check_device
 from crunchmark.maker import Nothing
 from crunchmark.models import DTYPES, ModelSpec
+from crunchmark.progress import Event, named
 from crunchmark.seeds import NUMERICS
 from crunchmark.task import Task
 from crunchmark.tensorfile import damaged
@@ -106,6 +107,12 @@ class Cell:
         parent = {"method": Keep(), "knobs": {}, "budget": 0.0, "label": "dense"}
         parent |= {"allocate": Uniform(), "compensate": Nothing(), "stages": {}}
         return replace(self, **parent, accounting="bytes", scope="blocks")  # type: ignore[arg-type]
+
+    @property
+    def event(self) -> Event:
+        """The cell as progress names it."""
+        stages = tuple(named(spec) for spec in self.stages.values())
+        return Event(self.study, self.key, self.model.title, self.label, stages, self.budget)
 
     @property
     def config(self) -> dict[str, Any]:

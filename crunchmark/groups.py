@@ -106,7 +106,7 @@ class _Value(torch.autograd.Function):
         return off * step
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor, Tensor]:
         """Of the weight (None where codes are frozen), scale and zero."""
         step, off, steps, free = ctx.saved_tensors
         inner = grad * step  # (kept, group)

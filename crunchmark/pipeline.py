@@ -50,7 +50,7 @@ class Runner:
         """
         check_budget(cell.budget)
         trouble: list[Exception] = []  # of the parent: its own row, but no end of this cell
-        with progress.cell(_event(cell)):
+        with progress.cell(cell.event):
             with writable("store", self.store.root), self.store.lock(cell.study, cell.key):
                 found = self._ended(cell, trouble)
             for problem in trouble:
@@ -192,12 +192,6 @@ class Runner:
             **({"expected": dict(cell.expected)} if cell.expected else {}),
             **facts(),
         }
-
-
-def _event(cell: Cell) -> progress.Event:
-    """The cell as progress names it."""
-    stages = tuple(progress.named(spec) for spec in cell.stages.values())
-    return progress.Event(cell.study, cell.key, cell.model.title, cell.label, stages, cell.budget)
 
 
 def _items(data: Row) -> list[Item]:

@@ -116,7 +116,8 @@ class SpQR(Method):
             steps_of(w, group.scale, group.zero, bits, out=codes)
             value = (codes - group.zero).mul_(group.scale)  # (out,)
             torch.sub(w, value, out=lost)
-            return value.add_(rest.copy_(torch.hardshrink(lost, farthest)))
+            rest.copy_(torch.hardshrink(lost, farthest))
+            return value.add_(rest)
 
         sweep(weight, upper, choose, block=-(-BLOCK // self.group) * self.group)
         return made

@@ -100,5 +100,5 @@ def test_a_model_that_was_not_asked_what_another_was_is_told(tmp_path):
     for name in ("H6", "H7b", "H9", "H12"):
         assert verdict(tmp_path, name, "other").verdict == "not testable here"
     assert "model 'other' has no dense cell that was asked this" in verdict(tmp_path, "H12", "other").reason
-    card = kick_card.fig1_card(kick_data.study("demo", tmp_path), {})
+    card = kick_card.fig1_card(kick_data.study("demo", tmp_path))
     assert set(card.data["model"]) == {"other"}  # of the roles on it only this one was asked one
