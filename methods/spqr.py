@@ -114,7 +114,7 @@ class SpQR(Method):
             group, w = made.groups[-1], left[:, 0]  # (out,)
             farthest, codes, lost, rest = next(rows)  # (out,) each
             steps_of(w, group.scale, group.zero, bits, out=codes)
-            value = (codes - group.zero).mul_(group.scale)  # (out,)
+            value: Tensor = (codes - group.zero).mul_(group.scale)  # (out,)
             torch.sub(w, value, out=lost)
             rest.copy_(torch.hardshrink(lost, farthest))
             return value.add_(rest)
