@@ -6,7 +6,9 @@
 A reader needs neither torch nor hydra.
 """
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,9 @@ def _of_cell(folder: Path) -> Iterator[Row]:
         task = read_json(path) or {}
         for row in task.get("rows", []):
             yield shared | task.get("about", {}) | row
+
+
+def run_id(row: Mapping[str, Any]) -> str:
+    """A cell's run at W&B, the same on any machine: the cell's folder name, and which study."""
+    study = hashlib.sha256(json.dumps({"study": row["study"]}).encode()).hexdigest()
+    return f"{row['cell'][:24]}-{study[:8]}"

@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,11 @@ from urllib.parse import urlsplit
 
 from crunchmark.cache import key_of
 from crunchmark.files import locked, write_json
-
-Rows = Sequence[Mapping[str, Any]]
+from crunchmark.store import run_id
+from crunchmark.told import Rows, summary
 
 MODES = ("auto", "online", "offline", "disabled")
-FACTS = (
-    *("achieved_bytes", "achieved_nominal", "achieved_model", "bits_scope", "bits_model", "file_bytes"),
-    *("compress_seconds", "peak_memory_bytes", "nearest_budget", "reason"),
-)
+AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")  # what `wandb agent` sets
 QUIET = {
     **{"silent": True, "console": "off", "symlink": False, "use_dot_wandb": False},
     **{"save_code": False, "disable_code": True, "disable_git": True, "x_save_requirements": False},
@@ -78,17 +76,26 @@ class WandB(Tracker):
             raise ValueError(f"track.timeout={self.timeout!r} is out of range; valid: seconds above 0")
 
     def log(self, config: Mapping[str, Any], rows: Rows) -> None:
-        """One run, unless these rows were logged before; what fails is a line on stderr."""
+        """One run, unless these rows were logged before; what fails is a line on stderr.
+
+        The run that an agent of a W&B sweep started is its cell's, logged before or not; dense has its own.
+        """
         if not rows or self.mode == "disabled":
             return
         try:
-            self._log(config, rows)
+            if os.environ.get(AGENT[0]) and rows[0]["method"] != "dense":
+                mode = self._mode()
+                if mode != "disabled":
+                    self._send(mode, config, rows)
+                return
+            with apart():
+                self._log(config, rows)
         except Exception as problem:  # W&B can fail in any way; the rows are in the store all the same
             warn(f"cell {rows[0]['cell'][:24]} is not logged: {brief(problem)}; {self._mend(problem)}")
 
     def _log(self, config: Mapping[str, Any], rows: Rows) -> None:
         folder, name = Path(self.dir) / "wandb" / "logged", run_id(rows[0])
-        content = key_of(entity=self.entity, project=self.project, rows=rows)
+        content = key_of(entity=self.entity, project=self.project, rows=rows, told=sorted(summary(rows)))
         with locked(folder / f".{name}.lock"):
             free = shutil.disk_usage(folder).free
             if free < ROOM:
@@ -134,17 +141,17 @@ class WandB(Tracker):
         return True
 
     def _send(self, mode: str, config: Mapping[str, Any], rows: Rows) -> None:
-        wandb, cell = package(), rows[0]
+        wandb, cell, swept = package(), rows[0], bool(os.environ.get(AGENT[0]))
         waits = {"init_timeout": self.timeout, "finish_timeout": self.timeout, "finish_timeout_raises": True}
         run = wandb.init(
-            project=self.project,
-            entity=self.entity,
+            project=None if swept else self.project,  # an agent has said which run, and where
+            entity=None if swept else self.entity,
             dir=self.dir,
-            id=run_id(cell),
+            id=None if swept else run_id(cell),
             group=cell["study"],
             name=f"{cell['method']} {cell['budget']:g}",
             config=dict(config),
-            resume="allow" if mode == "online" else None,  # offline has nothing to resume from
+            resume="allow" if mode == "online" and not swept else None,  # offline has nothing to resume from
             reinit="create_new",
             settings=wandb.Settings(mode=mode, **QUIET, **waits),
         )
@@ -161,26 +168,18 @@ class WandB(Tracker):
         return "mend: run the cell again to log it, or track=none"
 
 
-def summary(rows: Rows) -> dict[str, Any]:
-    """What a run says of its cell: all rows as JSON text, and single numbers to chart.
-
-    A fact that is not known is None, so that a run logged again keeps nothing of its first try;
-    an infinite value is text, which JSON can hold.
-    """
-    measured = [row for row in rows if row.get("task")]
-    lost = next((row for row in rows if not row.get("task")), {})
-    told: dict[str, Any] = {"rows": json.dumps(list(rows)), "state": lost.get("state", "finished")}
-    told |= {name: rows[0].get(name) for name in FACTS}
-    for row in measured:
-        name = f"{row['task']}/{row['metric']}"
-        told |= {name: row["value"], f"{name}_stderr": row.get("stderr"), f"{name}_state": row.get("state")}
-        told[f"{row['task']}/eval_seconds"] = row.get("eval_seconds")
-    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in told.items()}
-
-
-def run_id(row: Mapping[str, Any]) -> str:
-    """The same for the same cell of the same study, on any machine; starts with the cell's folder name."""
-    return f"{row['cell'][:24]}-{key_of(study=row['study'])[:8]}"
+@contextmanager
+def apart() -> Iterator[None]:
+    """Outside the sweep of an agent, whose run W&B would take in place of the one it is told."""
+    kept = {name: os.environ.pop(name) for name in AGENT if name in os.environ}
+    if kept:
+        package().teardown()
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+        if kept:
+            package().teardown()
 
 
 def package() -> Any:

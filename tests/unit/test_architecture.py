@@ -41,6 +41,7 @@ LAYERS = [  # each may import from its own and from those before
         "efficiency",
         "kernels",
         "execution",
+        "told",
     },
     {
         *("interface", "task", "projected", "branch", "weighed", "ladders", "view", "families", "edits"),

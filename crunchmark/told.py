@@ -1,0 +1,54 @@
+"""What a tracker is told of a cell: its rows, and single values to chart."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+
+FACTS = (
+    *("achieved_bytes", "achieved_nominal", "achieved_model", "bits_scope", "bits_model", "file_bytes"),
+    *("load_seconds", "allocate_seconds", "compress_seconds", "pack_seconds"),
+    *("peak_memory_bytes", "nearest_budget", "reason"),
+)
+STAGES = {"allocate": "uniform", "compensate": "none"}  # what a config that does not tell them had
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    """What a run says of its cell: all rows as JSON text, and single numbers to chart.
+
+    A fact that is not known is None, so that a run logged again keeps nothing of its first try;
+    an infinite value is text, which JSON can hold.
+    """
+    measured = [row for row in rows if row.get("task")]
+    lost = next((row for row in rows if not row.get("task")), {})
+    told: dict[str, Any] = {"rows": json.dumps(list(rows)), "state": lost.get("state", "finished")}
+    told |= {name: rows[0].get(name) for name in FACTS} | stages(rows[0])
+    told["removed_without_fail"] = removed_without_fail(measured)
+    for row in measured:
+        name = f"{row['task']}/{row['metric']}"
+        told |= {name: row["value"], f"{name}_stderr": row.get("stderr"), f"{name}_state": row.get("state")}
+        told[f"{row['task']}/eval_seconds"] = row.get("eval_seconds")
+    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in told.items()}
+
+
+def stages(row: Mapping[str, Any]) -> dict[str, str | None]:
+    """Names of the allocator and the compensator as the command line has them; None where no row tells."""
+    config = row.get("config")
+    if config is None:
+        return dict.fromkeys(STAGES)
+    given = {name: config[name]["_target_"].split(".")[-2] for name in STAGES if config.get(name)}
+    return STAGES | given
+
+
+def removed_without_fail(measured: Rows) -> float | None:
+    """The share of bytes that is gone where no headline score fails, else minus the share of scores that do.
+
+    Alone, a score is best where nothing is removed; this is best at the largest budget that keeps the tasks.
+    """
+    states = [row["state"] for row in measured if row.get("headline", True)]
+    if not states:
+        return None
+    fails = states.count("fail") / len(states)
+    return -fails if fails else measured[0].get("achieved_bytes")
