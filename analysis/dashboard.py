@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +59,12 @@ class Dashboard:
         """The headline scores of a study; a method has one colour, the same as in the figures.
 
         Raises:
-            AnalysisError: nothing was measured.
+            AnalysisError: nothing was measured, or W&B's filters cannot hold the study's name.
         """
+        if re.search(r"""['"\\]""", study) or not study.isprintable():
+            raise collect.AnalysisError(
+                f"study={study!r}: no filter of W&B holds it; valid: a name without quotes, \\ or line breaks"
+            )
         measured = collect.select(data).drop_duplicates(["task", "metric"])
         if measured.empty:
             raise collect.AnalysisError(f"study={study!r}: no headline row to show")
@@ -136,11 +142,11 @@ class Dashboard:
         made = ws.Workspace(
             entity=entity,
             project=project,
-            name=f"Crunchmark {self.study}",
+            name=self.title,
             sections=[ws.Section(name=name, panels=found, is_open=True) for name, found in parts.items()],
             settings=ws.WorkspaceSettings(max_runs=100),
             runset_settings=ws.RunsetSettings(
-                filters=[expr.Metric("Group") == self.study],
+                filters=expr.And(expr.Metric("Group") == self.study),
                 run_settings={run: ws.RunSettings(color=colour) for run, colour in self.colours.items()},
                 pinned_columns=self.columns(),
             ),
@@ -161,7 +167,7 @@ class Dashboard:
         def grid(panels: list[Any], columns: Sequence[str] = ()) -> Any:
             runs = wr.Runset(
                 name=self.study,
-                filters=[expr.Metric("Group") == self.study],
+                filters=expr.And(expr.Metric("Group") == self.study),
                 run_settings={run: wr.RunSettings(color=colour) for run, colour in self.colours.items()},
                 visible_columns=list(columns),
                 column_order=list(columns),
@@ -191,8 +197,9 @@ class Dashboard:
 
     @property
     def title(self) -> str:
-        """The report's title; W&B takes 128 characters."""
-        return f"Crunchmark {self.study}"[:128]
+        """The name people see: of a workspace W&B takes no symbols, of a report 128 characters."""
+        plain = "".join("-" if unicodedata.category(sign)[0] == "S" else sign for sign in self.study)
+        return f"Crunchmark {plain}"[:128]
 
 
 def write(folder: Path, made: dict[str, Any]) -> list[Path]:

@@ -42,7 +42,12 @@ def test_ids_are_what_they_were_or_synced_runs_would_double():
 
 def test_an_agents_run_is_its_cells_and_dense_has_its_own(tmp_path, agent):
     tracker = WandB(dir=str(tmp_path), mode="offline")
-    for rows in (DENSE, LOST, DENSE, LOST):  # the store had the cell the second time; the agent waits all the same
+    for rows in (
+        DENSE,
+        LOST,
+        DENSE,
+        LOST,
+    ):  # logged before, but the agent waits for it
         tracker.log(CONFIG, rows)
     runs = [read(folder)[0] for folder in folders(tmp_path)]
     found = sorted((run.run_id, run.sweep_id) for run in runs)
