@@ -140,6 +140,8 @@ def again(folder: Path, out: Path | None, formats: Sequence[str]) -> Iterator[Pa
                 continue
             try:
                 figures = make()
+            except collect.AnalysisError as lost:
+                raise collect.AnalysisError(f"{table}: {lost}") from None
             except (KeyError, TypeError, ValueError) as lost:
                 raise collect.AnalysisError(
                     f"{table}: not what {stem} is drawn from ({' '.join(str(lost).split())})"

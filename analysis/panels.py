@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import legends, sheet
+from analysis import collect, legends, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE = (2.15, 1.75)  # inches of a panel
+MOST = 9  # sheets of one figure
 
 
 @dataclass
@@ -115,6 +116,11 @@ def _made(count: int, plan: Layout, spare: bool, per_line: int = 6) -> Panels:
     from matplotlib.figure import Figure as NewFigure
 
     each = plan.columns * plan.lines
+    sheets = math.ceil(count / each)
+    if sheets > MOST:
+        raise collect.AnalysisError(
+            f"{count} panels would be {sheets} sheets, at most {MOST} are drawn; valid: less of it, style=page"
+        )
     made = Panels([], [], None, plan, per_line)
     for start in range(0, max(count, 1), each):
         own = min(each, count - start)
@@ -228,10 +234,13 @@ class Panels:
 
     def colours(self, shown: Any, name: str) -> None:
         """A colour bar at the right of every figure."""
+        from matplotlib.cm import ScalarMappable
+
         for figure, foot in zip(self.figures, self.below, strict=True):
             width, height = figure.get_size_inches()
             place = (1 - 0.7 / width, foot / height, 0.13 / width, 1 - (legends.TOP + foot) / height)
-            figure.colorbar(shown, cax=figure.add_axes(place), label=name)
+            bar = ScalarMappable(shown.norm, shown.cmap)
+            figure.colorbar(bar, cax=figure.add_axes(place), label=name)
 
     def small_print(self, figure: Figure) -> float:
         """Inches of the note at the bottom of a figure."""

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
-from analysis import collect, command, curves, figures, kick, kinds, pareto, sheet
+from analysis import collect, command, curves, figures, kick, kinds, pareto, rooms, sheet
 from crunchmark.store import Store
 
 pytestmark = pytest.mark.slow
@@ -119,6 +119,16 @@ def test_what_does_not_fit_goes_to_a_further_sheet(tmp_path):
     titles = [a.get_title(loc="left") for figure in both for a in figure.axes if a.has_data()]
     assert titles == sorted(list(synthetic_study.METHODS)[:7])
     assert [imread(path).shape[:2] for path in paths] == [(1080, 1920)] * 2
+
+
+def test_what_would_be_a_book_is_left_out():
+    lines = [("nano", f"m{i}", 0.3, 0, 0, "q_proj", "layers.0.q_proj", 0.5) for i in range(200)]
+    ((_, make),) = rooms.drawings(pd.DataFrame(lines, columns=list(rooms.COLUMNS)))
+    with (
+        sheet.on(sheet.SHEETS["slides"]["full"]),
+        pytest.raises(collect.AnalysisError, match="at most 9 are drawn"),
+    ):
+        make()
 
 
 @pytest.mark.parametrize(
