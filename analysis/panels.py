@@ -119,7 +119,7 @@ def _made(count: int, plan: Layout, spare: bool, per_line: int = 6) -> Panels:
     sheets = math.ceil(count / each)
     if sheets > MOST:
         raise collect.AnalysisError(
-            f"{count} panels would be {sheets} sheets, at most {MOST} are drawn; valid: less of it, style=page"
+            f"{count} panels would be {sheets} sheets, at most {MOST} are drawn; valid: fewer, or style=page"
         )
     made = Panels([], [], None, plan, per_line)
     for start in range(0, max(count, 1), each):
