@@ -89,8 +89,10 @@ def stage(name: str) -> Iterator[None]:
 
 
 def step(index: int, steps: int, unit: str) -> None:
-    """That the stage has come to this one of so many units, the first being 0."""
-    _tell(replace(_now.get(), step=index + 1, steps=steps, unit=unit))
+    """That the stage has come to this one of so many units, from 0; outside a cell nothing is said."""
+    now = _now.get()
+    if now.cell:
+        _tell(replace(now, step=index + 1, steps=steps, unit=unit))
 
 
 def outcome(name: str) -> None:

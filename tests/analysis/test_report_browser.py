@@ -208,8 +208,9 @@ def test_the_keyboard_reaches_and_opens_a_cell(driver, page):
 @pytest.mark.parametrize("width", [400, 800, 1400])
 def test_nothing_is_wider_than_the_screen(driver, page, width, dark, tmp_path):
     wide(driver, width, dark)
-    assert driver.execute_script("return document.documentElement.dataset.theme") == (
-        "dark" if dark else "light"
+    theme = "dark" if dark else "light"
+    WebDriverWait(driver, 10).until(  # the page hears of it a moment later
+        lambda d: d.execute_script("return document.documentElement.dataset.theme") == theme
     )
     WebDriverWait(driver, 10).until(
         lambda d: d.execute_script(

@@ -116,7 +116,11 @@ def test_kill_9_then_again_is_the_undisturbed_grid(house, short, tmp_path):
     ]
     words = (*grid, "study=kill", f"store={tmp_path}/s", f"cache.dir={tmp_path}/c")
     process, deadline = Run(*words), time.monotonic() + 120
-    while len(list(tmp_path.glob("s/kill/*/cell.json"))) < 2 and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not process.ended:
+        if len(list(tmp_path.glob("s/kill/*/cell.json"))) > 1 and list(
+            tmp_path.glob("s/kill/.running-*.json")
+        ):
+            break
         time.sleep(0.02)
     process.kill()
     assert process.done()[0] == -signal.SIGKILL
