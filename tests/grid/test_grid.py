@@ -115,7 +115,7 @@ def test_kill_9_then_again_is_the_undisturbed_grid(house, short, tmp_path):
         short,
     ]
     words = (*grid, "study=kill", f"store={tmp_path}/s", f"cache.dir={tmp_path}/c")
-    process, deadline = Run(*words), time.monotonic() + 120
+    kill, process, deadline = tmp_path / "s" / "kill", Run(*words), time.monotonic() + 120
     while time.monotonic() < deadline and not process.ended:
         if len(list(tmp_path.glob("s/kill/*/cell.json"))) > 1 and list(
             tmp_path.glob("s/kill/.running-*.json")
@@ -124,16 +124,16 @@ def test_kill_9_then_again_is_the_undisturbed_grid(house, short, tmp_path):
         time.sleep(0.02)
     process.kill()
     assert process.done()[0] == -signal.SIGKILL
-    (left,) = signs(tmp_path / "s" / "kill")[0].values()
+    (left,) = signs(kill)[0].values()
     assert left.gone
     assert left.plan == {"svd": 4, "wanda": 4}
     command = [sys.executable, "run.py", *words]  # the last time as a user starts it, with its own imports
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.glob("s/kill/.running-*"))
+    assert not list(kill.glob(".running-*"))
     code, output = house(*grid, "study=kill")
     assert code == 0, output
-    assert scores(tmp_path / "s" / "kill") == scores(house.folder / "store" / "kill")
+    assert scores(kill) == scores(house.folder / "store" / "kill")
 
 
 def scores(folder):
