@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 
+from analysis.compare import __main__ as command
 from crunchmark.paired import compare, error_of, interval_of, value_of
 from crunchmark.store import Store
 
@@ -47,3 +48,12 @@ def judged(task, own, parent):
     if parent is None:
         return {**told, "chance": 0.0, "state": "dense"}
     return {**told, "chance": 0.0, **vars(compare(score, np.array(parent), weight, kind, higher))}
+
+
+DENSE = {"mcr": right(10), "ppl": [1.0 + 0.01 * (i % 7) for i in range(100)]}
+GOOD = {"mcr": right(12), "ppl": [s + 0.01 for s in DENSE["ppl"]]}
+
+
+def compared(root, *words):
+    """What `python -m analysis.compare WORDS` finds."""
+    return command.compared(command._options().parse_args([*words, "--store", str(root)]))

@@ -1,4 +1,4 @@
-"""Two studies, two cells, or published numbers: what is a regression, and what is only another setting."""
+"""Two studies or two cells: what is a regression, and what is only another setting."""
 
 import csv
 import io
@@ -11,20 +11,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy.stats import binomtest
-from scored_study import cell, right
+from scored_study import DENSE, GOOD, cell, compared, right
 
 from analysis import command
 from analysis.collect import AnalysisError
 from analysis.compare import __main__ as compare
-from analysis.compare import published
 from analysis.compare.show import show
-
-DENSE = {"mcr": right(10), "ppl": [1.0 + 0.01 * (i % 7) for i in range(100)]}
-GOOD = {"mcr": right(12), "ppl": [s + 0.01 for s in DENSE["ppl"]]}
-
-
-def compared(root, *words):
-    return compare.compared(compare._options().parse_args([*words, "--store", str(root)]))
 
 
 def verdicts(found):
@@ -280,38 +272,6 @@ def test_what_a_killed_sweep_left_half_is_passed_over(root):
     found = compared(root, "old", "new")
     assert found.only_a == ["svd 0.3"]
     assert verdicts(found)["wanda 0.3", "mcr"] == "only in A"
-
-
-EXPECTED = {
-    **{"task": "ppl", "metric": "score", "dense": 2.8, "values": {"0.3": 2.0, "0.5": 3.0, "0.7": 9.0}},
-    **{"tolerance": 0.05, "source": "a table", "status": "not attempted here"},
-}
-
-
-def test_published_numbers_are_one_sample_tests(root):
-    cell(root, "paper", "dense", 0.0, DENSE, expected=EXPECTED)
-    cell(root, "paper", "svd", 0.3, GOOD, DENSE, expected=EXPECTED)
-    cell(root, "paper", "svd", 0.5, {}, DENSE, expected=EXPECTED, state="failed", reason="no memory")
-    found = compared(root, "paper", "published")
-    assert found.faults == 2
-    assert [line.verdict for line in found.lines.itertuples()] == ["within margin", "regression", "lost"]
-    assert found.only_a == ["budget 0.7"]
-
-
-def test_the_p_values_of_one_sample():
-    row = {"value": 2.2, "stderr": 0.02, "higher_is_better": False, "kind": "exp"}
-    match, fail, apart = published.tails(row, 2.0, 0.05)
-    z = math.log(2.2 / 2.1) / (0.02 / 2.2)
-    assert fail == pytest.approx(math.erfc(z / math.sqrt(2)) / 2)
-    assert match == pytest.approx(1 - fail)
-    assert apart < 1e-20
-    better = published.tails(
-        {**row, "value": 0.9, "stderr": 0.01, "higher_is_better": True, "kind": "mean"}, 0.8, 0.05
-    )
-    assert better[0] < 1e-20
-    assert better[1] == pytest.approx(1)
-    assert all(math.isnan(p) for p in published.tails({**row, "stderr": None}, 2.0, 0.05))
-    assert published.tails({**row, "value": math.inf}, 2.0, 0.05) == (1.0, 0.0, 0.0)
 
 
 def test_a_folder_that_is_no_study_names_what_is_there(root):
