@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import math
 import os
 import shutil
@@ -11,17 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from crunchmark.files import TEMP, locked, whole_folder, writable
 from crunchmark.interface import Keyed
-
-
-def key_of(**parts: Any) -> str:
-    """sha256 over the JSON of the parts, the same whatever their order."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
 
 CONTRACTS = ("builtins", "abc", "crunchmark.interface")  # what every class has; nothing is computed there
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from crunchmark.allocation import ACCOUNTINGS, SCOPES, Uniform
 from crunchmark.budget import check_budget
-from crunchmark.cache import Cache, key_of, source_of
+from crunchmark.cache import Cache, source_of
 from crunchmark.calib import INPUTS, Calibration, Source, draw
 from crunchmark.checks import flag, folder_name, one_of, whole
 from crunchmark.interface import Allocator, Compensator, Keep, Method, ModelMethod
+from crunchmark.keys import key_of
 from crunchmark.machine import check_device
 from crunchmark.maker import Nothing
 from crunchmark.models import DTYPES, ModelSpec

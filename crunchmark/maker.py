@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
-from crunchmark.cache import key_of, source_of
+from crunchmark.cache import source_of
 from crunchmark.calib import Calibration
 from crunchmark.fisher import Fisher
 from crunchmark.interface import Compensator, Layer, Method
+from crunchmark.keys import key_of
 from crunchmark.seeds import NUMERICS, seed_of
 from crunchmark.shared import Shared, Stats
 from crunchmark.stats import InputStat, Stat

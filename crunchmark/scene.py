@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from crunchmark import artifact
-from crunchmark.cache import Cache, key_of
+from crunchmark.cache import Cache
 from crunchmark.cell import Cell
 from crunchmark.execution import executed_by, seen
 from crunchmark.files import read_json, write_json
+from crunchmark.keys import key_of
 from crunchmark.machine import facts, measured
 from crunchmark.models import dtype_of
 from crunchmark.store import Row

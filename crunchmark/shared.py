@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from crunchmark.cache import Cache, key_of
+from crunchmark.cache import Cache
 from crunchmark.calib import Calibration
 from crunchmark.files import write_json
 from crunchmark.fisher import Fisher, gather
+from crunchmark.keys import key_of
 from crunchmark.linalg import Spectrum
 from crunchmark.seeds import NUMERICS
 from crunchmark.stats import Gram, InputMean, InputNorm, InputStat, Stat

@@ -6,14 +6,13 @@
 A reader needs neither torch nor hydra.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from crunchmark.files import locked, read_json, write_json
+from crunchmark.keys import key_of
 
 Row = dict[str, Any]
 OWN = (
@@ -96,5 +95,4 @@ def _of_cell(folder: Path) -> Iterator[Row]:
 
 def run_id(row: Mapping[str, Any]) -> str:
     """A cell's run at W&B, the same on any machine: the cell's folder name, and which study."""
-    study = hashlib.sha256(json.dumps({"study": row["study"]}).encode()).hexdigest()
-    return f"{row['cell'][:24]}-{study[:8]}"
+    return f"{row['cell'][:24]}-{key_of(study=row['study'])[:8]}"

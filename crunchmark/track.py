@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from crunchmark.cache import key_of
 from crunchmark.files import locked, write_json
+from crunchmark.keys import key_of
 from crunchmark.store import run_id
 from crunchmark.told import Rows, summary
 

@@ -28,6 +28,7 @@ LAYERS = [  # each may import from its own and from those before
         "budget",
         "seeds",
         "files",
+        "keys",
         "progress",
         "pulse",
         "checks",

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from crunchmark.cache import Cache, _source, key_of, source_of
+from crunchmark.cache import Cache, _source, source_of
 from crunchmark.interface import Method
+from crunchmark.keys import key_of
 from crunchmark.terms import Dense
 from methods.svd import SVD
 

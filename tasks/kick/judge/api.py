@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crunchmark.cache import key_of
 from crunchmark.checks import first_line, flag, number, one_of, positive, whole
 from crunchmark.files import read_json, writable, write_json
+from crunchmark.keys import key_of
 from crunchmark.task import Metric
 from tasks.kick.judge.base import Case, Judge, Score, prompts, rated
 from tasks.kick.judge.replies import Ratings, combined, message, ratings_of, read, said, schema

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from crunchmark.cache import key_of
 from crunchmark.checks import number
+from crunchmark.keys import key_of
 from crunchmark.machine import check_device
 from crunchmark.models import ModelSpec, dtype_of
 from crunchmark.task import Metric
