@@ -68,7 +68,7 @@ class Board:
         if own := self.own and self.own():
             alike = [sign for sign in self.signs if sign.sweep == own.sweep and sign.pid != own.pid]
             saved = self._saved()
-            lines = [*sweep(plain(self.study), [own, *alike], self.pace, now, bool(alike))]
+            lines = [*sweep(style.printable(self.study), [own, *alike], self.pace, now, bool(alike))]
             return Group(*lines, *([_line("  ", *saved, " in what is stored")] if saved else []))
         sweeps: dict[str, list[Sign]] = {}
         for sign in self.signs:
@@ -85,7 +85,7 @@ class Board:
         """How many cells are stored, how they ended, and what they saved."""
         states, saved = self.pace.states(), self._saved()
         cells = states.total()
-        head = f"{plain(self.study)}: {cells or 'no'} cell{'s' * (cells != 1)} stored"
+        head = f"{style.printable(self.study)}: {cells or 'no'} cell{'s' * (cells != 1)} stored"
         told = ["  ", *_counts(states)] if cells else []
         return _line((head, "bold"), *told, *(["  ·  ", *saved] if saved else []))
 
@@ -100,7 +100,8 @@ class Board:
         failed = [cell for cell in self.pace.cells if cell.state == "failed"]
         for cell in failed[:LONGEST]:
             yield _line(
-                ("  failed ", "red"), f"{plain(cell.name)}: {plain(cell.reason) or 'no reason recorded'}"
+                ("  failed ", "red"),
+                f"{style.printable(cell.name)}: {style.printable(cell.reason) or 'no reason recorded'}",
             )
         if len(failed) > LONGEST:
             yield _line((f"  and {len(failed) - LONGEST} more", "dim"))
@@ -129,11 +130,11 @@ def process(sign: Sign, pace: Pace, now: float) -> list[Part]:
     words: list[Part] = [("dense" if event.method == "dense" else at(sign), "bold"), f"{parent}  "]
     if not event.stage:
         return [*words, ("starting" if spent < STEADY else "waiting for another process", "dim")]
-    words += [(plain(event.stage), "cyan"), "  "]
+    words += [(style.printable(event.stage), "cyan"), "  "]
     if event.step:
         words += [
             *_bar(event.step - 1, event.steps, STEPS),
-            f"  {plain(event.unit)} {event.step} of {event.steps}  ",
+            f"  {style.printable(event.unit)} {event.step} of {event.steps}  ",
         ]
     usual = pace.stage(event.kind, event.stage)
     return [*words, (f"{span(spent)}{f', usually {span(usual)}' if usual is not None else ''}", "dim")]
@@ -163,7 +164,11 @@ def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
     yield Text(f"no sign of life since {clock} ({span(now - sign.beat)} ago): {who(sign)}", "yellow")
     over = sum(sum(counts.values()) for counts in sign.ended.values())
     of = f"{over} of {sum(sign.plan.values())}" if sign.plan else f"{over}"
-    was = f"it was at {at(sign)}, {plain(sign.event.stage) or 'between stages'}; " if sign.kind else ""
+    was = (
+        f"it was at {at(sign)}, {style.printable(sign.event.stage) or 'between stages'}; "
+        if sign.kind
+        else ""
+    )
     fate = "it is gone" if sign.gone else "it or its machine is stopped, or busy with something long"
     mend = "; the same command goes on from there" if sign.gone else ""
     yield Padding(Text(f"{fate}; {was}{of} cells were over{mend}"), (0, 0, 0, 2), expand=False)
@@ -171,12 +176,12 @@ def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
 
 def who(sign: Sign) -> str:
     """A process."""
-    return f"{plain(sign.host)}, process {sign.pid}"
+    return f"{style.printable(sign.host)}, process {sign.pid}"
 
 
 def at(sign: Sign) -> str:
     """The cell a process is at."""
-    return f"{plain(sign.event.kind)} {sign.event.budget:.4g}"
+    return f"{style.printable(sign.event.kind)} {sign.event.budget:.4g}"
 
 
 def span(seconds: float) -> str:
@@ -184,15 +189,12 @@ def span(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s" if seconds < 119.5 else style.seconds(seconds)
 
 
-def plain(text: str) -> str:
-    """A name from a file, with nothing in it that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _counts(counts: Counter[str]) -> list[Part]:
     """`3 done  1 failed`, the usual first."""
     order = [*OUTCOMES, *sorted(set(counts) - set(OUTCOMES))]
-    words = [(f"{counts[name]} {plain(name)}", OUTCOMES.get(name, "")) for name in order if counts[name]]
+    words = [
+        (f"{counts[name]} {style.printable(name)}", OUTCOMES.get(name, "")) for name in order if counts[name]
+    ]
     return [part for word in words for part in ("  ", word)][1:]
 
 

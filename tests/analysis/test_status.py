@@ -176,7 +176,7 @@ def test_names_from_files_are_no_orders_to_a_terminal(tmp_path):
     sign = replace(SIGN, host=evil, kind=evil, event=replace(AT, method=evil), ended={"a": {evil: 1}})
     beat(tmp_path, replace(sign, host="x"))
     text = shown(tmp_path, width=200)
-    assert "?]0;x?[red]svd?" in text
+    assert "\N{REPLACEMENT CHARACTER}]0;x\N{REPLACEMENT CHARACTER}[red]svd\N{REPLACEMENT CHARACTER}" in text
     assert not set("\x1b\x07\r") & set(text)
 
 
