@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .venv/.done: requirements.lock
 	test -x $(BIN)/python || $(PY) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
 	touch $@
 
 demo: .venv/.done  ## a small grid on the built-in model: table, plot, and where they are

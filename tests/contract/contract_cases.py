@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 YAMLS = {path.stem: path for path in sorted((ROOT / "conf/method").glob("*.yaml"))}
 SHARED = Shared()
 USUAL = 0.4  # what most promises are tried at
-BUDGETS = (0.1, 0.2, 0.4, 0.5, 0.58)
-LOWER = (0.7, 0.73, 0.76, 0.79, 0.82)  # where 4 bits of everything are too many
+BUDGETS = (0.1, 0.4, 0.58)
+LOWER = (0.7, 0.76, 0.82)  # where 4 bits of everything are too many
 STORED = torch.bfloat16
 TOKENS = torch.randint(3, 64, (8, 16), generator=torch.Generator().manual_seed(2))
 TEMP = tempfile.TemporaryDirectory(prefix="contract-")
