@@ -4,8 +4,10 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test check lock format
 
+# pip leaves compiling to the first import, which the line above allows whatever the shell says.
 .venv/.done: requirements.lock
 	test -x $(BIN)/python || $(PY) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock

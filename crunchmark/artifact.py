@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,23 @@ def sizes(folder: Path) -> dict[str, int]:
         "model_bytes": manifest["model_bytes"],
         "file_bytes": files,
     }
+
+
+def spent(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Bytes of the scope by layer and by what they hold: codes, scale, mask, values, weight, ...
+
+    What no layer of the original model owns, such as shortcuts, is under the name of "".
+    """
+    found: dict[str, dict[str, int]] = {}
+    layers = manifest["about"]["plan"]["rooms"]
+    for name, (shape, dtype) in manifest["tensors"].items():
+        layer, _, part = name.partition("::") if "::" in name else name.rpartition(".")
+        if "::" in name or (layer in layers and part == "weight"):
+            parts = found.setdefault(layer, {})
+            last = part.rpartition(".")[2]  # of a join: 0.codes
+            parts[last] = parts.get(last, 0) + math.prod(shape) * getattr(torch, dtype).itemsize
+    rest = manifest["scope_bytes"] - sum(sum(parts.values()) for parts in found.values())
+    return found | ({"": {"added": rest}} if rest else {})
 
 
 def _sha256(path: Path) -> str:

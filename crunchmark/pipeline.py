@@ -213,7 +213,8 @@ def _made(folder: Path, cell: Cell) -> Row:
     made: Row = (read_json(folder / artifact.MADE) or {}) | about | size
     asked = model if about["plan"]["scope"] == "model" else scope  # what the budget was a share of
     made |= {"achieved_bytes": 1 - asked, "achieved_model": 1 - model, "artifact": str(folder)}
-    made |= {"executed_by": executed_by(layers), "simulated": any(UNPACKED in labels for labels in layers)}
+    made |= {"spent": artifact.spent(manifest), "executed_by": executed_by(layers)}
+    made |= {"simulated": any(UNPACKED in labels for labels in layers)}
     return made | {"bits_scope": 16 * scope, "bits_model": 16 * model}
 
 

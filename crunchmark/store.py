@@ -22,6 +22,7 @@ OWN = (
     "nearest_budget",
     "plan",
     "left_dense",
+    "spent",
 )  # of a cell, not of its scored tasks
 
 

@@ -41,6 +41,7 @@ def payload(data: pd.DataFrame, study: str, store: Store | None = None, flips: i
         "settings": table,
         "scores": found,
         "plans": details.plans(cells),
+        "spent": details.spent(cells),
         "provenance": details.provenance(cells, names),
         "flips": Flips(store, study, flips).found(chosen, table["cell"], told) if store and flips else None,
         "methods": methods.found(dict.fromkeys(name for name in table["method"] if name != "dense")),

@@ -160,7 +160,7 @@ function drawCell() {
     el("h3", {}, "Which layer keeps how much"),
     ...(plan ? heat(plan) : [el("p", { class: "note" }, "No plan was recorded.")]),
     el("h3", {}, "Where the bytes went"),
-    ...bytesBar(i, plan),
+    ...bytesBar(i),
     el("h3", {}, "What it gets wrong that dense gets right"),
     ...flipsOf(i),
     el("h3", {}, "Get it again"),

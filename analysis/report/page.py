@@ -16,7 +16,19 @@ from analysis.collect import AnalysisError
 
 HERE = Path(__file__).parent
 STYLES = ("base", "parts", "plan", "cards", "media")
-SCRIPTS = ("base", "columns", "table", "points", "frontier", "summary", "plan", "cell", "cards", "start")
+SCRIPTS = (
+    "base",
+    "columns",
+    "table",
+    "points",
+    "frontier",
+    "summary",
+    "plan",
+    "bytes",
+    "cell",
+    "cards",
+    "start",
+)
 _INCLUDE = re.compile(r"\{\{(\w+)\}\}")
 
 

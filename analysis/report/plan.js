@@ -1,5 +1,5 @@
 "use strict";
-// The plan of a cell as a heat map, and where its bytes went.
+// The plan of a cell as a heat map.
 // Cividis, which is even in lightness and the same to colour-blind eyes, at five of its points.
 const CIVIDIS = [
   [0, 34, 78],
@@ -76,52 +76,5 @@ function heat(plan) {
       ),
     ),
     scale,
-  ];
-}
-function bytesParts(i, plan) {
-  const s = S(),
-    file = real(s.file[i]),
-    scope = real(s.scope[i]),
-    model = real(s.model_bytes[i]),
-    parts = [];
-  const allotted = plan ? plan.bytes.reduce((a, b) => a + b, 0) : 0;
-  // What a plan allots is not wholly spent; each role is told its share of what was.
-  if (plan && allotted > 0 && scope > 0)
-    plan.roles.forEach((role, r) => parts.push([role, (plan.bytes[r] * scope) / allotted]));
-  else if (scope > 0) parts.push(["layers in scope", scope]);
-  if (model > scope) parts.push(["embeddings, norms, head, what is left dense", model - scope]);
-  if (file > model) parts.push(["tokenizer, manifest, headers", file - model]);
-  else if (Number.isNaN(model) && file > scope) parts.push(["all the rest of the file", file - scope]);
-  return parts;
-}
-function bytesBar(i, plan) {
-  const parts = bytesParts(i, plan),
-    total = parts.reduce((a, [, v]) => a + v, 0),
-    dense = real(S().dense_file[i]);
-  if (!total) return [el("p", { class: "note" }, "No sizes were recorded.")];
-  const max = Math.max(...parts.map(([, v]) => v));
-  const rows = parts.map(([name, v]) => {
-    const bar = el("span", { class: "bar wide", "aria-hidden": "true" });
-    bar.style.setProperty("--share", v / max);
-    return el(
-      "tr",
-      {},
-      el("th", { scope: "row" }, name),
-      el("td", { class: "num" }, bytes(v)),
-      el("td", { class: "num" }, percent(v / total)),
-      el("td", {}, bar),
-    );
-  });
-  const file = S().file[i];
-  const whole =
-    there(dense) && dense > 0 ? `${percent(real(file) / dense)} of the dense one's ${bytes(dense)}` : "";
-  const told = whole ? ` The file has ${bytes(file)}, ${whole}.` : "";
-  return [
-    scroller("Bytes", el("table", { class: "narrow" }, el("tbody", {}, rows))),
-    el(
-      "p",
-      { class: "legend" },
-      plan ? "Layers in scope are told by role, as the plan shares them out." + told : told,
-    ),
   ];
 }

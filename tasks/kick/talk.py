@@ -18,7 +18,7 @@ from tasks.kick.judge import Case, Judge, Score
 from tasks.kick.judge.proxies import Proxies
 
 ANSWERS = "answers.json"
-SHOWN = 400  # characters of an answer that go on the record
+SHOWN = 400  # characters of a question or an answer that go on the record
 Said = dict[str, list[Answer]]  # talk id -> an answer per turn; an id that is missing did not fit
 
 
@@ -142,7 +142,7 @@ class Talks(PairedTask):
         for talk in self.talks:
             tokens = self._longest(talk, tokenizer) - len(talk.turns) * self.decode.max_new_tokens
             for place, name in enumerate(self.metrics()):
-                more = {"prompt_tokens": tokens} | (self._shown(mine.get(talk.id)) if place == 0 else {})
+                more = {"prompt_tokens": tokens} | (self._shown(talk, mine) if place == 0 else {})
                 yield self._item(
                     talk, found.get((talk.id, name), Score(talk.id, name, None)), mine, theirs, more
                 )
@@ -207,9 +207,11 @@ class Talks(PairedTask):
         )
 
     @staticmethod
-    def _shown(said: Sequence[Answer] | None) -> dict[str, Any]:
-        """What was said, short; on the record once, beside the headline."""
-        return {} if said is None else {"prediction": [answer.text[:SHOWN] for answer in said]}
+    def _shown(talk: Talk, mine: Said) -> dict[str, Any]:
+        """What was asked and said, short; on the record once, beside the headline."""
+        found: dict[str, Any] = {"question": talk.asked[:SHOWN]}
+        said = mine.get(talk.id)
+        return found if said is None else found | {"prediction": [answer.text[:SHOWN] for answer in said]}
 
     def _item(self, talk: Talk, score: Score, mine: Said, theirs: Said, more: Mapping[str, Any]) -> Item:
         """One score and why it may be missing."""

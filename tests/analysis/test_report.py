@@ -6,11 +6,11 @@ import shlex
 
 import pytest
 import synthetic_study
-from large_study import HOSTILE, Memory, config, many, plan
+from large_study import HOSTILE, Memory, config, many
 
 from analysis import collect, command, rerun
 from analysis.report import __main__ as report
-from analysis.report import build, methods, page
+from analysis.report import build, details, methods, page
 
 
 def told(text, name="data-gz"):
@@ -115,7 +115,24 @@ def test_plans_are_grids_of_roles_by_blocks():
     assert made["roles"] == ["q", "k", "o", "up", "down"]
     assert made["blocks"] == list(range(24))
     assert made["kept"][0][0] == 450
-    assert sum(made["bytes"]) == sum(size for size, _ in plan(0.5)["rooms"].values())
+
+
+def test_bytes_are_told_by_role_and_by_what_they_hold():
+    name = "model.layers.{}.{}"
+    gptq = {
+        name.format(block, role): {"codes": 40, "scale": 4, "zero": 1}
+        for block in (0, 1)
+        for role in ("mlp.up_proj", "self_attn.q_proj")
+    }
+    repaired = {name.format(0, "mlp.up_proj"): {"mask": 8, "values": 32, "core0": 5, "core1": 6, "odd": 1}}
+    cells = [{"spent": gptq}, {}, {"spent": repaired | {"": {"added": 9}}}, {"spent": dict(gptq)}]
+    told = details.spent(cells)
+    assert told["of"] == [0, -1, 1, 0]
+    kinds = ["weights", "codes", "scales and zeros", "masks and indices", "factors", "added", "odd"]
+    assert told["kinds"] == kinds
+    assert told["found"][0] == {"roles": ["q", "up"], "bytes": [[0, 80, 10, 0, 0, 0, 0]] * 2}
+    assert told["found"][1]["roles"] == ["up", "added by the method"]
+    assert told["found"][1]["bytes"] == [[32, 0, 0, 8, 11, 0, 1], [0, 0, 0, 0, 0, 9, 0]]
 
 
 def test_the_command_of_a_cell_says_what_differs_from_the_defaults():

@@ -126,6 +126,9 @@ def test_packs_within_the_room(case):
         got = once(case, budget)
         size = artifact.sizes(got.folder)
         assert size["scope_bytes"] <= got.plan.total
+        spent = artifact.spent(artifact.read_manifest(got.folder))
+        assert ("" in spent) == bool(got.view.added())
+        assert all(part > 0 for parts in spent.values() for part in parts.values())
         sizes.append(size["scope_bytes"])
         dense = sum(dense_bytes(s) for s in got.shapes.values())
         assert got.plan.total == int((1 - budget) * dense)

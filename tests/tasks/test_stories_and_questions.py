@@ -149,6 +149,9 @@ def test_real_questions_are_asked_in_two_turns(stories260k):
     assert len({i.extra["group"] for i in items}) == 2
     said = [i.extra["prediction"] for i in items if "prediction" in i.extra]
     assert all(len(turns) == 2 for turns in said)
+    asked = [i.extra["question"] for i in items if "question" in i.extra]
+    assert len(asked) == len(said) == 12
+    assert all(text.startswith("Turn 1: ") for text in asked)
     assert len(Instructions("i", path=path).talks) == 80
 
 

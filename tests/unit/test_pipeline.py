@@ -31,6 +31,10 @@ def test_a_cell_brings_its_dense_parent(runner, make, tmp_path):
     assert [r["state"] for r in dense] == ["dense", "dense"]
     assert rows[0]["dense"] == dense[0]["value"] != rows[0]["value"]
     assert len(runs(tmp_path)) == 2
+    spent = runner.store.get_cell("s", rows[0]["cell"])["spent"]
+    assert {part for parts in spent.values() for part in parts} == {"a", "b"}
+    assert sum(size for parts in spent.values() for size in parts.values()) == rows[0]["scope_bytes"]
+    assert "spent" not in rows[0]
     told = [runner.store.get_task("s", r["cell"], "probe")["items"][0][4] for r in (dense[0], rows[0])]
     assert told == [{"question": "0?", "target": 0}, {"target": 0}]  # questions are kept once
 
