@@ -6,7 +6,7 @@ import importlib.util
 import tempfile
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ VARIANTS = [
     ("modegpt", (("eps", 10.0),)),
     ("flap", (("structure", "AL-MM"),)),
 ]
-EXTRA = [Case(m, family, knobs) for m, knobs in VARIANTS for family in EXTRA_FAMILIES]
+EXTRA = [Case(m, family, knobs) for (m, knobs), family in zip(VARIANTS, cycle(EXTRA_FAMILIES), strict=False)]
 COMBINED = {"sparsegpt_rtn", "wanda_gptq"}  # notes of one module that holds two others
 SKIPPED = {
     ("slicegpt", "gemma3_text"): "a rotation of the residual stream changes the model",

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from forked import Run
 
 from benchmarks import compress, decode, grid, lowrank, sharing, study, walker
 from benchmarks.common import Cost, medians
@@ -85,5 +86,12 @@ def test_the_study_counts_a_score_once_and_whole_cells_only():
 
 
 @pytest.mark.slow
-def test_a_cell_alone_takes_time():
+def test_a_cell_alone_takes_time(monkeypatch):
+    codes = []
+
+    def forked(command, **_):
+        codes.append(Run(*command[2:]).done()[0])
+
+    monkeypatch.setattr(study.subprocess, "run", forked)
     assert study.alone("svd", limit=1) > 0
+    assert codes == [0]
