@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 TABLE = (
-    *("model", "label", "budget", "task", "metric", "kept", "kept_half", "value", "half", "dense", "state"),
-    *("n", "seeds"),
+    *("model", "label", "budget", "task", "metric", "kept", "kept_low", "kept_high"),
+    *("value", "value_low", "value_high", "dense", "state", "n", "seeds"),
 )
 
 
@@ -25,10 +25,17 @@ def retained(points: pd.DataFrame) -> pd.DataFrame:
     """The share of the dense score that is kept, of what is judged; left out where dense is at chance."""
     judged = ~points["state"].isin(("dense", "measured"))
     small = points[judged & (points["dense"] > 0) & ~collect.at_chance(points)]
-    ratio = small["value"] / small["dense"]
-    kept = ratio.where(small["higher_is_better"], 1 / ratio)
-    half = (small["half"] / small["value"] * kept).replace(np.inf, 0.0)
-    return small.assign(kept=kept, kept_half=half).reindex(columns=list(TABLE))
+    more, up = (
+        small[["value", "value_low", "value_high"]].div(small["dense"], axis=0),
+        small["higher_is_better"],
+    )
+    less = 1 / more
+    kept = {
+        "kept": more["value"].where(up, less["value"]),
+        "kept_low": more["value_low"].where(up, less["value_high"]),
+        "kept_high": more["value_high"].where(up, less["value_low"]),
+    }
+    return small.assign(**kept).replace(np.inf, np.nan).reindex(columns=list(TABLE))
 
 
 def table(points: pd.DataFrame) -> pd.DataFrame:
@@ -94,5 +101,5 @@ def _curve_panel(
             markeredgewidth=0.3,
             zorder=3,
         )
-        low, high = (np.array([0.0, *(100 * line["kept_half"].fillna(0.0))]) * sign for sign in (-1, 1))
-        axis.fill_between(x, y + low, y + high, color=looks[task]["color"], alpha=0.09, lw=0, zorder=2)
+        low, high = ([100.0, *(100 * line[f"kept_{end}"].fillna(line["kept"]))] for end in ("low", "high"))
+        axis.fill_between(x, low, high, color=looks[task]["color"], alpha=0.09, lw=0, zorder=2)

@@ -172,7 +172,6 @@ def points(data: pd.DataFrame, store: Store, name: str) -> pd.DataFrame:
     except ValueError as problem:
         raise collect.AnalysisError(" ".join(str(problem).split())) from None
     lines = lines.reset_index().merge(found, on=stats.POINT, how="left", validate="one_to_one")
-    lines["half"] = (lines["value_high"] - lines["value_low"]) / 2
     return lines
 
 

@@ -60,17 +60,12 @@ def curve(axis: Axes, x: Iterable[float], line: pd.DataFrame, look: dict[str, An
     colour = look["color"]
     axis.plot(at, y, color=colour, linestyle=look["linestyle"], lw=1.3, zorder=3)
     axis.plot([], [], color=colour, linestyle=look["linestyle"], marker=look["marker"], label=label)
-    axis.errorbar(at, y, yerr=reach(line), fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.6, zorder=2.8)
+    axis.errorbar(
+        at, y, yerr=panels.reach(line), fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.6, zorder=2.8
+    )
     for a, b, state in zip(at, y, line["state"], strict=True):
         mark: dict[str, Any] = {"marker": look["marker"], "markeredgecolor": colour, "markeredgewidth": 0.9}
         axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **(mark | face(state, colour)))
-
-
-def reach(line: pd.DataFrame) -> np.ndarray:
-    """How far the interval goes below and above the value, (2, n); zero where there is none."""
-    down = (line["value"] - line["value_low"]).clip(lower=0)
-    up = (line["value_high"] - line["value"]).clip(lower=0)
-    return np.nan_to_num(np.stack([down, up]).astype(float), posinf=0.0)
 
 
 def bars(axis: Axes, points: pd.DataFrame, looks: Looks) -> None:
@@ -83,7 +78,7 @@ def bars(axis: Axes, points: pd.DataFrame, looks: Looks) -> None:
         at = np.array([names.index(x) for x in own["x"]]) + (i - (len(there) - 1) / 2) * width
         for a, value, state in zip(at, own["value"], own["state"], strict=True):
             axis.bar(a, value, width * 0.88, zorder=2, **_fill(state, looks[series]["color"]))
-        axis.errorbar(at, own["value"], yerr=reach(own), fmt="none", ecolor="#222222", elinewidth=0.8,
+        axis.errorbar(at, own["value"], yerr=panels.reach(own), fmt="none", ecolor="#222222", elinewidth=0.8,
                       capsize=1.8, zorder=3)  # fmt: skip
     axis.set_xticks(range(len(names)), names)
     axis.set_xlim(-0.6, len(names) - 0.4)

@@ -120,8 +120,7 @@ def bytes_figure(study: Study) -> Drawing:
 
 def over_bytes(line: pd.DataFrame, looks: Looks) -> list[Figure]:
     """Draws score over bytes."""
-    half = (line["value_high"] - line["value_low"]) / 2
-    return pareto.pareto(line.assign(label=line["series"], half=half), line.head(0))
+    return pareto.pareto(line.assign(label=line["series"]), line.head(0))
 
 
 def _whole_bits(own: pd.DataFrame) -> pd.DataFrame:

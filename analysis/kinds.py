@@ -37,7 +37,8 @@ COLOURS = dict(
     )
 )
 TABLE = (
-    *("model", "kind", "label", "budget", "task", "metric", "higher_is_better", "x", "unit", "value", "half"),
+    *("model", "kind", "label", "budget", "task", "metric", "higher_is_better", "x", "unit"),
+    *("value", "value_low", "value_high"),
     *("state", "dense", "chance"),
 )
 ROUNDS = re.compile(r"\bbits=\d")

@@ -17,11 +17,19 @@ import numpy as np
 from analysis import collect, legends, sheet
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE = (2.15, 1.75)  # inches of a panel
 MOST = 9  # sheets of one figure
+
+
+def reach(line: pd.DataFrame) -> np.ndarray:
+    """How far the 95 % interval goes below and above the value, (2, n); zero where there is none."""
+    down = (line["value"] - line["value_low"]).clip(lower=0)
+    up = (line["value_high"] - line["value"]).clip(lower=0)
+    return np.nan_to_num(np.stack([down, up]).astype(float), posinf=0.0)
 
 
 @dataclass

@@ -20,38 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES = ("bytes", "nominal")
+EDGES = ("value", "value_low", "value_high")
 MARGIN = 0.05
 CAP = 30.0  # a perplexity beyond this multiple of dense is drawn at the edge
 GOLD = "#F2C94C"
 
 
 def chosen_points(data: pd.DataFrame, tasks: Sequence[str] = ()) -> pd.DataFrame:
-    """Headline points of the wanted tasks, with 95 % half widths."""
+    """Headline points of the wanted tasks, with their 95 % intervals."""
     measured = collect.select(data, (), tasks)
     if measured.empty:
         raise collect.AnalysisError("task: the study has no headline row to draw")
     collect.check_protocols(measured)
-    points = collect.points(measured)
-    between = points["spread"].fillna(0.0) ** 2 / points["seeds"]
-    points["half"] = 1.96 * np.sqrt(points["stderr"].fillna(0.0) ** 2 + between)
-    return points
+    return collect.points(measured)
 
 
 TABLE = (
-    *(
-        "model",
-        "label",
-        "budget",
-        "task",
-        "metric",
-        "higher_is_better",
-        "x",
-        "unit",
-        "value",
-        "half",
-        "state",
-    ),
-    *("dense", "chance", "n", "seeds"),
+    *("model", "label", "budget", "task", "metric", "higher_is_better", "x", "unit"),
+    *("value", "value_low", "value_high", "state", "dense", "chance", "n", "seeds"),
 )
 
 
@@ -126,14 +112,15 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     small = group[group["state"] != "dense"].dropna(subset=["x", "value"])
     limit = dense * CAP if not higher and dense > 0 else np.inf
     beyond = small["value"] > limit
-    small = small.assign(value=small["value"].clip(upper=limit), half=small["half"].mask(beyond, 0.0))
+    edges = {name: small[name].clip(upper=limit).mask(beyond, limit) for name in EDGES}
+    small = small.assign(**edges)
     levels(axis, dense, group["chance"].max(), higher, bool((small["state"] != "measured").any()))
     if not blind:
         _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
     for label, look in looks.items():
         line = small[small["label"] == label].sort_values("x")
         axis.errorbar(
-            *(line["x"], line["value"]), yerr=line["half"], label=label, **look, zorder=3, alpha=0.95,
+            *(line["x"], line["value"]), yerr=panels.reach(line), label=label, **look, zorder=3, alpha=0.95,
             elinewidth=0.7, capsize=1.6, capthick=0.7, markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
     if len(own) and np.isfinite(own["x"].iloc[0]):

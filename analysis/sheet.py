@@ -127,18 +127,22 @@ def write(
 def by_model(name: str, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """File name and lines of each model's figure."""
     models = list(dict.fromkeys(table["model"]))
-    for model in models:
-        tail = f"-{_tame(model)}" if len(models) > 1 else ""
-        yield f"{name}{tail}", table[table["model"] == model]
+    stems = _own([f"{name}-{model}" if len(models) > 1 else name for model in models])
+    for stem, model in zip(stems, models, strict=True):
+        yield stem, table[table["model"] == model]
 
 
 def by_task(name: str, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """File name and lines of the figure of each model and task."""
     several = table["model"].nunique() > 1
-    for (model, task, _), group in table.groupby(["model", "task", "metric"], sort=False):
-        yield _tame("_".join([name, *([str(model)] if several else []), style.short_task(str(task))])), group
+    groups = list(table.groupby(["model", "task", "metric"], sort=False))
+    parts = [[name, *([model] if several else []), style.short_task(task)] for (model, task, _), _ in groups]
+    stems = _own(["_".join(part) for part in parts])
+    yield from zip(stems, (group for _, group in groups), strict=True)
 
 
-def _tame(name: str) -> str:
-    """A name of a model or task as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+def _own(names: Sequence[str]) -> list[str]:
+    """Names with models or tasks in them as names of files; of alike ones the second ends in -2."""
+    tame = [re.sub(r"[^A-Za-z0-9._-]+", "_", name) for name in names]
+    seen = [tame[:place].count(name) for place, name in enumerate(tame)]
+    return [f"{name}-{count + 1}" if count else name for name, count in zip(tame, seen, strict=True)]

@@ -24,7 +24,7 @@ PLAIN = "defaults"
 KEYS = ["model", "method", "budget", "task", "metric"]
 TABLE = (
     *("model", "method", "variant", "label", "budget", "task", "metric", "higher_is_better", "x", "unit"),
-    *("value", "half", "state", "dense", "chance", "n", "seeds"),
+    *("value", "value_low", "value_high", "state", "dense", "chance", "n", "seeds"),
 )
 COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 

@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
 
-from analysis import collect, command, curves, pareto, sheet, style
+from analysis import collect, command, curves, panels, pareto, sheet, style
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,25 @@ def test_kept_shares_are_fractions_of_dense_and_turn_perplexity_over(rows):
     assert line["kept"] == pytest.approx(line["dense"] / line["value"])
     line = kept[kept["task"] == "nano_factoid"].iloc[0]
     assert line["kept"] == pytest.approx(line["value"] / line["dense"])
+
+
+def test_intervals_are_those_of_the_rows_and_turn_with_perplexity():
+    rows = synthetic_study.rows(methods=("svd",), budgets=(0.1,), tasks=("nano_factoid", "nano_ppl"))
+    rows = [r | {"value_low": r["value"] * 0.8, "value_high": r["value"] * 1.1} for r in rows]
+    points = pareto.chosen_points(collect.frame(rows))
+    drawn = pareto.table(collect.frame(rows))
+    assert np.allclose(panels.reach(drawn), [0.2 * drawn["value"], 0.1 * drawn["value"]])
+    kept = curves.retained(points).set_index("task")
+    assert np.allclose(kept["kept_low"] / kept["kept"], [0.8, 1 / 1.1])
+    assert np.allclose(kept["kept_high"] / kept["kept"], [1.1, 1 / 0.8])
+
+
+def test_names_alike_have_files_of_their_own():
+    pairs = [("org/model", "nano_mcr"), ("org model", "nano_mcr"), ("org model", "kick_mcr"), ("b", "x")]
+    table = pd.DataFrame(pairs, columns=["model", "task"]).assign(metric="acc")
+    assert [stem for stem, _ in sheet.by_model("p", table)] == ["p-org_model", "p-org_model-2", "p-b"]
+    stems = [stem for stem, _ in sheet.by_task("v", table)]
+    assert stems == ["v_org_model_mcr", "v_org_model_mcr-2", "v_org_model_mcr-3", "v_b_x"]
 
 
 def test_a_task_on_which_dense_guesses_has_no_curve():
