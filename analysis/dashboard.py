@@ -23,6 +23,7 @@ from crunchmark.store import run_id
 SECONDS = ("load_seconds", "allocate_seconds", "compress_seconds", "pack_seconds")
 STAGES = ("allocate", "compensate")
 SIZES = ("achieved_bytes", "file_bytes")
+LONGEST = 128  # characters of a report's name
 WIDE, HIGH = 24, 9  # of a report's grid
 MISSING = "wandb_workspaces: not installed; pip install 'crunchmark-bench[dashboard]' brings it"
 
@@ -53,18 +54,20 @@ class Dashboard:
     study: str
     scores: list[Score]
     colours: dict[str, str]
+    models: list[str]
 
     @classmethod
     def of(cls, data: pd.DataFrame, study: str) -> Dashboard:
         """The headline scores of a study; a method has one colour, the same as in the figures.
 
         Raises:
-            AnalysisError: nothing was measured, or W&B's filters cannot hold the study's name.
+            AnalysisError: nothing was measured, or W&B's filters cannot hold the study's or a model's name.
         """
-        if re.search(r"""['"\\]""", study) or not study.isprintable():
-            raise collect.AnalysisError(
-                f"study={study!r}: no filter of W&B holds it; valid: a name without quotes, \\ or line breaks"
-            )
+        models = list(dict.fromkeys(data["model"]))
+        for field, name in [("study", study), *(("model", name) for name in models if len(models) > 1)]:
+            if re.search(r"""['"\\]""", name) or not name.isprintable():
+                told = f"{field}={name!r}: no filter of W&B holds it"
+                raise collect.AnalysisError(f"{told}; valid: a name without quotes, \\ or line breaks")
         measured = collect.select(data).drop_duplicates(["task", "metric"])
         if measured.empty:
             raise collect.AnalysisError(f"study={study!r}: no headline row to show")
@@ -76,10 +79,10 @@ class Dashboard:
             for row in cells.itertuples()
             if row.label != "dense"
         }
-        return cls(study, scores, colours)
+        return cls(study, scores, colours, models)
 
-    def frontier(self) -> list[Any]:
-        """A panel per task: score over file bytes, and the best score up to each size."""
+    def frontier(self, best: bool = True) -> list[Any]:
+        """A panel per task: score over file bytes; of one model also the best score up to each size."""
         import wandb_workspaces.reports.v2 as wr
 
         return [
@@ -88,8 +91,8 @@ class Dashboard:
                 x=wr.SummaryMetric("file_bytes"),
                 y=wr.SummaryMetric(score.key),
                 log_y=style.is_perplexity(score.task, score.metric) or None,
-                running_ymax=score.higher or None,
-                running_ymin=not score.higher or None,
+                running_ymax=(best and score.higher) or None,
+                running_ymin=(best and not score.higher) or None,
                 layout=wr.Layout(x=12 * (i % 2), y=HIGH * (i // 2), w=12, h=HIGH),
             )
             for i, score in enumerate(self.scores)
@@ -100,7 +103,8 @@ class Dashboard:
         import wandb_workspaces.reports.v2 as wr
 
         column = wr.ParallelCoordinatesPlotColumn
-        columns = [column(wr.Config("label"), "method"), column(wr.Config("budget"), "budget")]
+        columns = [column(wr.SummaryMetric("model"), "model")] if len(self.models) > 1 else []
+        columns += [column(wr.Config("label"), "method"), column(wr.Config("budget"), "budget")]
         columns += [column(wr.SummaryMetric(name), name) for name in (*STAGES, "file_bytes")]
         columns += [
             column(wr.SummaryMetric(score.key), score.title, inverted=not score.higher or None)
@@ -129,7 +133,7 @@ class Dashboard:
     def columns(self) -> list[str]:
         """The table: what was asked for, what came of it, and each score."""
         asked = ["run:displayName", "config:label.value", "config:budget.value"]
-        told = [*STAGES, "state", *SIZES, "removed_without_fail"]
+        told = ["model", *STAGES, "state", *SIZES, "removed_without_fail"]
         told += [name for score in self.scores for name in (score.key, f"{score.key}_state")]
         return asked + [f"summary:{name}" for name in told]
 
@@ -138,11 +142,12 @@ class Dashboard:
         import wandb_workspaces.workspaces as ws
         from wandb_workspaces import expr
 
-        parts = {"Frontier": self.frontier(), "Settings": self.coordinates(), "Timings": self.timings()}
+        frontier = self.frontier(best=len(self.models) == 1)
+        parts = {"Frontier": frontier, "Settings": self.coordinates(), "Timings": self.timings()}
         made = ws.Workspace(
             entity=entity,
             project=project,
-            name=self.title,
+            name=self.workspace_title,
             sections=[ws.Section(name=name, panels=found, is_open=True) for name, found in parts.items()],
             settings=ws.WorkspaceSettings(max_runs=100),
             runset_settings=ws.RunsetSettings(
@@ -164,16 +169,23 @@ class Dashboard:
         import wandb_workspaces.reports.v2 as wr
         from wandb_workspaces import expr
 
-        def grid(panels: list[Any], columns: Sequence[str] = ()) -> Any:
+        def grid(panels: list[Any], columns: Sequence[str] = (), model: str = "") -> Any:
+            of_model = [expr.Summary("model") == model] if model else []
             runs = wr.Runset(
                 name=self.study,
-                filters=expr.And(expr.Metric("Group") == self.study),
+                filters=expr.And(expr.Metric("Group") == self.study, *of_model),
                 run_settings={run: wr.RunSettings(color=colour) for run, colour in self.colours.items()},
                 visible_columns=list(columns),
                 column_order=list(columns),
                 lock_columns=bool(columns) or None,
             )
             return wr.PanelGrid(runsets=[runs], panels=panels, hide_run_sets=not columns)
+
+        several = self.models if len(self.models) > 1 else [""]
+
+        def each(panels: list[Any]) -> list[Any]:
+            named = [([wr.H3(model)] if model else [], grid(panels, model=model)) for model in several]
+            return [block for title, own in named for block in (*title, own)]
 
         return wr.Report(
             entity=entity,
@@ -184,22 +196,27 @@ class Dashboard:
             blocks=[
                 wr.H2("Frontier"),
                 wr.P("Score over bytes on disk. The line is the best score of anything as small."),
-                grid(self.frontier()),
+                *each(self.frontier()),
                 wr.H2("Settings and scores"),
                 grid(self.coordinates()),
                 wr.H2("Tasks"),
                 wr.P("Each score against dense on the same items: match, fail or undecided."),
                 grid([], self.columns()),
                 wr.H2("Stage timings"),
-                grid(self.timings()),
+                *each(self.timings()),
             ],
         )
 
     @property
     def title(self) -> str:
-        """The name people see: of a workspace W&B takes no symbols, of a report 128 characters."""
-        plain = "".join("-" if unicodedata.category(sign)[0] == "S" else sign for sign in self.study)
-        return f"Crunchmark {plain}"[:128]
+        """The report's name, of at most 128 characters, by which it is found and written over."""
+        whole = f"Crunchmark {self.study}"
+        return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 12]} {self.name}"
+
+    @property
+    def workspace_title(self) -> str:
+        """The name people see; W&B takes no symbols there."""
+        return "".join("-" if unicodedata.category(sign)[0] == "S" else sign for sign in self.title)
 
 
 def write(folder: Path, made: dict[str, Any]) -> list[Path]:

@@ -14,6 +14,7 @@ from analysis.style import known
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 STAGES = ("method", "allocate", "compensate")
+_BEFORE_QUOTE = re.compile(r'(\\*)("|\Z)')
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 
 
@@ -28,13 +29,17 @@ def command(cell: Mapping[str, Any], tasks: Sequence[str], conf: Path = CONF) ->
     config = cell.get("config")
     if not isinstance(config, Mapping):
         return ""
-    words = [f"study={_word(cell.get('study') or 'again')}_again"]
-    words += [f"model={m}" if (m := _model(cell, conf)) else f"model.path=PATH_OF_{_word(cell.get('model'))}"]
+    study, place = _word(f"{cell.get('study') or 'cell'}_again"), _word(f"PATH_OF_{cell.get('model')}")
+    words = [f"study={study}"]
+    words += [f"model={m}" if (m := _model(cell, conf)) else f"model.path={place}"]
     words += [
         f"{name}={_word(cell[name])}" for name in ("budget", "accounting", "scope") if known(cell.get(name))
     ]
     words += [f"seed={cell['calib_seed']}"] if known(cell.get("calib_seed")) else []
-    words += [word for stage in STAGES for word in _stage(stage, config.get(stage), conf)]
+    stages = [word for stage in STAGES for word in _stage(stage, config.get(stage), conf)]
+    words += stages
+    label = cell.get("method")
+    words += [f"label={_word(label)}"] if known(label) and f"method={label}" not in stages else []
     words += _others(config, conf)
     words += [f"task=[{','.join(map(_word, _asked(tuple(tasks), conf)))}]"] if tasks else []
     return "python run.py " + " ".join(shlex.quote(word) for word in words)
@@ -54,11 +59,14 @@ def _asked(tasks: tuple[str, ...], conf: Path) -> list[str]:
 def _word(value: Any) -> str:
     """A value as Hydra's grammar takes it: quoted where it holds more than letters, digits and the like."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else _text(value)
-    return (
-        text
-        if _PLAIN.fullmatch(text) or text.startswith(("[", "{"))
-        else '"' + text.replace('"', '\\"') + '"'
-    )
+    if _PLAIN.fullmatch(text) or (text.startswith(("[", "{")) and not isinstance(value, str)):
+        return text
+    return f'"{_BEFORE_QUOTE.sub(_escaped, text)}"'
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Backslashes count only before a quote, where each is written twice."""
+    return 2 * found[1] + ('\\"' if found[2] else "")
 
 
 def _text(value: Any) -> str:

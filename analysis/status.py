@@ -66,7 +66,7 @@ class Board:
         """All of it, as of now."""
         self.look(now)
         if own := self.own and self.own():
-            alike = [sign for sign in self.signs if sign.sweep == own.sweep and sign.pid != own.pid]
+            alike = [sign for sign in self.signs if sign.sweep == own.sweep and sign.name != own.name]
             saved = self._saved()
             lines = [*sweep(style.printable(self.study), [own, *alike], self.pace, now, bool(alike))]
             return Group(*lines, *([_line("  ", *saved, " in what is stored")] if saved else []))
@@ -163,7 +163,8 @@ def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
     clock = f"{beat:%H:%M:%S}" if now - sign.beat < DAY else f"{beat:%Y-%m-%d %H:%M}"
     yield Text(f"no sign of life since {clock} ({span(now - sign.beat)} ago): {who(sign)}", "yellow")
     over = sum(sum(counts.values()) for counts in sign.ended.values())
-    of = f"{over} of {sum(sign.plan.values())}" if sign.plan else f"{over}"
+    whole = sum(sign.plan.values()) or over
+    of = f"{over} of {whole}" if sign.plan else f"{over}"
     was = (
         f"it was at {at(sign)}, {style.printable(sign.event.stage) or 'between stages'}; "
         if sign.kind
@@ -171,7 +172,11 @@ def silent(sign: Sign, now: float) -> Iterator[RenderableType]:
     )
     fate = "it is gone" if sign.gone else "it or its machine is stopped, or busy with something long"
     mend = "; the same command goes on from there" if sign.gone else ""
-    yield Padding(Text(f"{fate}; {was}{of} cells were over{mend}"), (0, 0, 0, 2), expand=False)
+    yield Padding(
+        Text(f"{fate}; {was}{of} cell{'s were' if whole != 1 else ' was'} over{mend}"),
+        (0, 0, 0, 2),
+        expand=False,
+    )
 
 
 def who(sign: Sign) -> str:

@@ -118,6 +118,11 @@ def clean(folder: Path, sweep: str = "") -> None:
             path.with_name(f"{TEMP}{path.name}").unlink(missing_ok=True)
 
 
+def _led(folder: Path, sweep: str) -> bool:
+    """Whether the process that started a sweep is there, or has left its file."""
+    return any(sign.sweep == sweep and sign.plan for sign in signs(folder)[0].values())
+
+
 class Pulse:
     """Writes this process's sign while it listens; a folder that can not be written to is one warning.
 
@@ -189,6 +194,9 @@ class Pulse:
         if self._wrote and self._wrote[0] != folder:
             self._remove()
         if not folder.is_dir():
+            return
+        if not self.owner and not told.event.cell and not _led(folder, told.sweep):
+            self._guarded(self._remove)  # the sweep is over: nobody would tidy up behind this process
             return
         if not self._wrote:
             clean(folder)

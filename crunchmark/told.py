@@ -8,6 +8,7 @@ from typing import Any
 Rows = Sequence[Mapping[str, Any]]
 
 FACTS = (
+    "model",
     *("achieved_bytes", "achieved_nominal", "achieved_model", "bits_scope", "bits_model", "file_bytes"),
     *("load_seconds", "allocate_seconds", "compress_seconds", "pack_seconds"),
     *("peak_memory_bytes", "nearest_budget", "reason"),
@@ -25,7 +26,7 @@ def summary(rows: Rows) -> dict[str, Any]:
     lost = next((row for row in rows if not row.get("task")), {})
     told: dict[str, Any] = {"rows": json.dumps(list(rows)), "state": lost.get("state", "finished")}
     told |= {name: rows[0].get(name) for name in FACTS} | stages(rows[0])
-    told["removed_without_fail"] = removed_without_fail(measured)
+    told["removed_without_fail"] = removed_without_fail(rows)
     for row in measured:
         name = f"{row['task']}/{row['metric']}"
         told |= {name: row["value"], f"{name}_stderr": row.get("stderr"), f"{name}_state": row.get("state")}
@@ -42,13 +43,16 @@ def stages(row: Mapping[str, Any]) -> dict[str, str | None]:
     return STAGES | given
 
 
-def removed_without_fail(measured: Rows) -> float | None:
+def removed_without_fail(rows: Rows) -> float | None:
     """The share of bytes that is gone where no headline score fails, else minus the share of scores that do.
 
     Alone, a score is best where nothing is removed; this is best at the largest budget that keeps the tasks.
+    A task that was asked and ended in an error is a fail; a cell without any score has none.
     """
-    states = [row["state"] for row in measured if row.get("headline", True)]
-    if not states:
+    scored = [row for row in rows if row.get("task") and row.get("headline", True)]
+    broken = [task for row in rows if not row.get("task") for task in row.get("reasons") or ()]
+    states = [row["state"] for row in scored] + ["fail"] * len(broken)
+    if not scored:
         return None
     fails = states.count("fail") / len(states)
-    return -fails if fails else measured[0].get("achieved_bytes")
+    return -fails if fails else scored[0].get("achieved_bytes")

@@ -3,6 +3,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import synthetic_study
 
 from analysis import collect, command, dashboard
 from crunchmark.store import run_id
@@ -146,6 +147,31 @@ def test_a_study_with_no_score_has_nothing_to_show(tmp_path, rows, store_rows, c
     store_rows(tmp_path / "r", "demo", [row for row in rows if "task" not in row])
     assert command.run(dashboard.main, ["demo", "--store", str(tmp_path / "r"), "--dry"]) == 2
     assert "study='demo': no headline row" in capsys.readouterr().err
+
+
+def test_models_are_kept_apart():
+    rows = [row for name in ("large", "small") for row in synthetic_study.rows("demo", model=name)]
+    made = dashboard.Dashboard.of(collect.frame(rows), "demo")
+    specs = [m._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+             for m in (made.workspace("me", "p"), made.report("me", "p"))]  # fmt: skip
+    panels = specs[0]["section"]["panelBankConfig"]["sections"][0]["panels"]
+    assert not any("showMinYAxisLine" in p["config"] or "showMaxYAxisLine" in p["config"] for p in panels)
+    assert "summary:model" in json.dumps(specs[0])
+    grids = [block["metadata"] for block in specs[1]["blocks"] if block["type"] == "panel-grid"]
+    filters = [json.dumps(grid["runSets"][0]["filters"]) for grid in grids]
+    assert [('"large"' in text, '"small"' in text) for text in filters] == [
+        (True, False), (False, True), (False, False), (False, False), (True, False), (False, True)
+    ]  # fmt: skip
+    hostile = [row | {"model": "a'b"} if row["model"] == "small" else row for row in rows]
+    with pytest.raises(collect.AnalysisError, match="model="):
+        dashboard.Dashboard.of(collect.frame(hostile), "demo")
+
+
+def test_studies_alike_have_reports_of_their_own(rows):
+    names = ["lr=1", "lr+1", "s" * 300, "s" * 299]
+    made = [dashboard.Dashboard.of(collect.frame(rows), name) for name in names]
+    assert len({one.title for one in made}) == len(names)
+    assert max(len(one.title) for one in made) <= 128
 
 
 @pytest.mark.parametrize("study", ["x) or (y", "ünï", "Group == 1 $", "s" * 300])

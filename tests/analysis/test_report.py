@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 import synthetic_study
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from large_study import HOSTILE, Memory, config, many
 
 from analysis import collect, command, rerun
@@ -154,6 +155,19 @@ def test_the_command_of_a_cell_says_what_differs_from_the_defaults():
     assert {"budget=0.5", "seed=2", "method=wanda", "method.run=4", "calib.n=64"} <= set(words)
     assert {"calib.inputs=compressed", "task=[nano_mcr,ppl_nano]"} <= set(words)
     assert not [word for word in words if word.startswith(("calib.length", "calib.path", "device"))]
+
+
+@pytest.mark.parametrize("name", ["my study", "lr=1", 'a"b', "back\\", 'a\\"b', "c:\\new", "[1", "ünï ,x"])
+def test_whatever_a_name_holds_hydra_reads_it_back(name):
+    cell = {"study": name, "model": name, "method": name, "budget": 0.5}
+    spec = {"_target_": "methods.wanda.Wanda", "run": [name, 4]}
+    line = rerun.command(cell | {"config": config() | {"method": spec}}, ["nano_mcr"])
+    read = OverridesParser.create().parse_overrides(shlex.split(line)[2:])
+    found = {one.key_or_group: one.value() for one in read}
+    found = {key: getattr(value, "text", value) for key, value in found.items()}
+    run = [getattr(value, "text", value) for value in found["method.run"]]
+    assert (found["study"], found["model.path"]) == (f"{name}_again", f"PATH_OF_{name}")
+    assert (found["label"], run, found["method"]) == (name, [name, 4], "wanda")
 
 
 def test_old_rows_have_no_command(rows):

@@ -76,6 +76,13 @@ def test_cells_stage_layer_bytes_and_the_time_that_such_cells_took(tmp_path):
     ]
 
 
+def test_the_live_picture_counts_a_process_of_the_same_number_elsewhere(tmp_path):
+    other = replace(SIGN, host="other", plan={}, ended={"svd": {"done": 2}})
+    beat(tmp_path, SIGN, other)
+    board = status.Board(tmp_path, "s", lambda: SIGN)
+    assert "3 of 4 cells" in drawn(board)
+
+
 def test_the_live_picture_is_of_its_own_sweep(tmp_path):
     beat(tmp_path, SIGN, replace(SIGN, sweep="two", pid=8))
     text = drawn(status.Board(tmp_path, "s", lambda: replace(SIGN, event=replace(AT, step=13))))

@@ -78,6 +78,8 @@ def test_the_sweep_looks_at_what_a_run_tells():
     assert told.summary([ROWS[0] | {"state": "match"}, ROWS[1]])[name] == -0.5
     assert told.summary([ROWS[0] | {"state": "match"}, ROWS[1] | {"headline": False}])[name] == 0.299
     assert told.summary(LOST)[name] is None
+    crashed = {"state": "failed", "reasons": {"mcr": "out of memory"}, "achieved_bytes": 0.7}
+    assert told.summary([crashed, ROWS[0] | {"state": "match"}])[name] == -0.5
     budget = SWEEP["parameters"]["budget"]
     assert 0 <= budget["min"] < budget["max"] < 1
 

@@ -143,6 +143,22 @@ def test_who_started_a_sweep_removes_the_files_of_its_processes(folder):
     assert there(folder) == []
 
 
+def test_an_idle_process_of_a_sweep_that_is_over_leaves_no_sign(folder, monkeypatch):
+    monkeypatch.setattr(pulse, "CALM", 0.0)
+    owner = Pulse(folder.parent, "s", {"svd": 2})
+    worker = Pulse(folder.parent, "s", sweep=owner.sign.sweep)
+    worker.sign = replace(worker.sign, host="worker")
+    owner._write()
+    worker._write()
+    assert len(there(folder)) == 2
+    owner._remove()
+    worker._write()
+    assert there(folder) == []
+    worker(AT)  # one that is not idle does: the owner was killed, and its work goes on
+    worker._write()
+    assert there(folder) == [worker.sign.name]
+
+
 @pytest.mark.parametrize(
     "text",
     [
