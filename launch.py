@@ -214,6 +214,8 @@ def _handed_over() -> Iterator[None]:
 def guarded(main: Callable[[], Any]) -> int:
     """Run Hydra's main; the exit code: 0 all well, 1 a cell failed, 2 something named is not valid."""
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    plus = "+experiment="  # as Hydra wants it where there is no default
+    sys.argv[1:] = [word[1:] if word.startswith(plus) else word for word in sys.argv[1:]]
     try:
         check_words(sys.argv[1:])
         with _handed_over(), shown():

@@ -1,4 +1,4 @@
-"""Seconds of the low-rank methods on a random Llama: one budget and five, what five share, the papers' code.
+"""Seconds of low-rank and structured methods on a random Llama: one budget, five, and the papers' code.
 
 python -m benchmarks.lowrank                         our side only
 python -m benchmarks.lowrank --reference DIR         both, in turns; 1 where a goal is missed
@@ -31,22 +31,27 @@ from crunchmark.projected import Projected
 CONF = Path(__file__).resolve().parents[1] / "conf/method"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
 ONE = 0.2
-PEER: Mapping[str, Mapping[str, Any]] = {"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}, "welore": {}}
+OTHERS = ("compactifai", "vq", "lr2vq", "slicegpt", "shortgpt", "wanda_sp", "flap", "modegpt")
+PEER: Mapping[str, Mapping[str, Any]] = {
+    **{"svd": {"whiten": False}, "svd_llm": {}, "asvd": {}, "welore": {}},
+    **{"slicegpt": {}, "flap": {}},
+}
 EXACT = "asvd, exact"  # ASVD's code with a full SVD, as ours is, in place of its randomised one
-TOGETHER = "all together"
+TOGETHER = "all projections together"
 GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
 SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 16, "length": 256}
 
 
-def family() -> dict[str, Projected]:
-    """Every method that is a projection, as its yaml configures it."""
+def family() -> dict[str, Method | ModelMethod]:
+    """Every method that is a projection, then those that factor, cut or share otherwise, by their yaml."""
     found: dict[str, Method | ModelMethod] = {}
     for file in sorted(CONF.glob("*.yaml")):
         found[file.stem] = instantiate(OmegaConf.load(file).method)
-    return {name: method for name, method in found.items() if isinstance(method, Projected)}
+    projected = [name for name, method in found.items() if isinstance(method, Projected)]
+    return {name: found[name] for name in (*projected, *OTHERS)}
 
 
-def job(name: str, method: Method, budget: float, **how: Any) -> Job:
+def job(name: str, method: Method | ModelMethod, budget: float, **how: Any) -> Job:
     """A method at a budget; both sides look at the dense model's inputs. how: told to the peer."""
     return Job(name, method, budget, {"ratio": budget, **PEER.get(name, {}), **how}, "dense")
 
@@ -61,7 +66,7 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     def them(jobs: list[Job]) -> Cost:
         return once(lambda job, model, _: theirs(job, model, ids, args.reference), jobs, parent)
 
-    def row(name: str, method: Method, **how: Any) -> dict[str, Callable[[], Cost]]:
+    def row(name: str, method: Method | ModelMethod, **how: Any) -> dict[str, Callable[[], Cost]]:
         one, *five = (job(name, method, budget, **how) for budget in (ONE, *BUDGETS))
         made = {"one": lambda: us([one]), "shared": lambda: us(five)}
         made["alone"] = lambda: total([us([each]) for each in five])
@@ -74,7 +79,12 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     found = {name: row(name, method) for name, method in chosen.items()}
     if args.reference and "asvd" in chosen:
         found[EXACT] = row("asvd", chosen["asvd"], exact=True)
-    every = [job(name, method, budget) for name, method in chosen.items() for budget in BUDGETS]
+    every = [
+        job(name, method, budget)
+        for name, method in chosen.items()
+        if isinstance(method, Projected)
+        for budget in BUDGETS
+    ]
     return {**found, TOGETHER: {"shared": lambda: us(every)}}
 
 

@@ -40,6 +40,7 @@ BAD = {
     "foo=1": "foo is no field",
     "budget.x=1": "budget.x is no field; valid: budget=VALUE",
     "experiment=kick_nano": "experiment=kick_nano has grids, of which one run would take none; valid: -m",
+    "+experiment=kick_nano": "experiment=kick_nano has grids",
     "hydra.sweeper.part=1/2": "hydra.sweeper.part belongs to an experiment; valid: beside -m experiment=NAME",
 }
 LATER = {"method.run=1", "track._target_=crunchmark.track.WandB"}  # not wrong before a cell runs
