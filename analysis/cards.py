@@ -28,8 +28,8 @@ test fails when it is stale. How to add one: [CONTRIBUTING.md](../CONTRIBUTING.m
 [ADR 1](adr/0001-two-method-contracts.md). *Published* is what a paper or a repository reports on its own
 model and data, not a number of ours; how it counts: [budgets](budgets.md).
 
-Of all these only gqsa trains, on calibration text. Methods that are their training (PELA, TRP, Maestro) have no card; of welore,
-compactifai, dsformer, lq_lora and int2_1 the cards say which part is missing.
+Of all these only gqsa trains, on calibration text. Methods that are their training (PELA, TRP, Maestro) have
+no card; of welore, compactifai, dsformer, lq_lora and int2_1 the cards say which part is missing.
 """
 
 
