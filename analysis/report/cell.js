@@ -36,7 +36,7 @@ function flipsOf(i) {
         text(dense),
         text(said),
         number(fall, 2),
-        `${by} cells`,
+        by === 1 ? "1 cell" : `${by} cells`,
       ].map((v, k, all) => el("td", { class: k >= all.length - 2 ? "num" : k < 2 ? "" : "said" }, v)),
     );
   });

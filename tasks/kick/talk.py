@@ -210,6 +210,7 @@ class Talks(PairedTask):
     def _shown(talk: Talk, mine: Said) -> dict[str, Any]:
         """What was asked and said, short; on the record once, beside the headline."""
         found: dict[str, Any] = {"question": talk.asked[:SHOWN]}
+        found |= {"target": " | ".join(talk.expected)} if talk.expected else {}
         said = mine.get(talk.id)
         return found if said is None else found | {"prediction": [answer.text[:SHOWN] for answer in said]}
 
