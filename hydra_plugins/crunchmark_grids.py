@@ -6,10 +6,12 @@ processes share the work by `hydra.sweeper.part=1/2`: part k of n takes every n-
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -19,7 +21,29 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class Grids(Sweeper):
+class Lean(Sweeper):
+    """Composes before all runs only what can differ in whether it composes: a cell per choice of groups.
+
+    Hydra composes every cell twice, once to see mistakes early and once to run it, a fifth of a second each.
+    Whether a config composes hangs on its groups and on the names of its options, not on their values.
+    """
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose one cell of each kind; raises what Hydra says of it."""
+        groups = set(self.hydra_context.config_loader.list_groups(""))
+        kinds = {tuple(_kind(word, groups) for word in cell): cell for cell in batch}
+        super().validate_batch_is_legal(list(kinds.values()))
+
+
+class Products(Lean, BasicSweeper):
+    """Hydra's own sweeper, leaner; by the same name, which a sweep has where nothing else is said."""
+
+
+PRODUCTS = {"_target_": f"{__name__}.Products", "max_batch_size": None, "params": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=PRODUCTS, provider="crunchmark")
+
+
+class Grids(Lean):
     """All cells of all grids, launched as one batch: mistakes show before anything runs.
 
     grids: options to values, each as one would write it behind `-m`.
@@ -70,6 +94,12 @@ def batch(parser: OverridesParser, sweeper: DictConfig, arguments: list[str]) ->
         return Grids(sweeper.grids, sweeper.part).cells(parser, arguments)
     params = [f"{option}={value}" for option, value in (sweeper.get("params") or {}).items()]
     return [list(cell) for cell in _product(parser.parse_overrides([*params, *arguments]))]
+
+
+def _kind(word: str, groups: Collection[str]) -> str:
+    """What of an override decides whether it composes: all of a group's, of an option its name."""
+    name = word.partition("=")[0]
+    return word if re.split("[/@]", name.lstrip("+~"))[0] in groups else name
 
 
 def _product(overrides: list[Override]) -> list[tuple[str, ...]]:

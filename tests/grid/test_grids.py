@@ -1,6 +1,8 @@
 """A sweep of several grids: which cells it has, how it is shared out, what is refused."""
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -8,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from hydra_plugins.crunchmark_grids import Grids
+from hydra_plugins.crunchmark_grids import Grids, Products
 
 CONF = str(Path(__file__).parents[2] / "conf")
 TWO = [{"method": "svd,rtn", "budget": "0.1,0.2"}, {"method": "rtn,gptq", "budget": 0.2, "seed": "0,1"}]
@@ -43,6 +45,32 @@ def test_what_is_no_part_is_refused_with_what_would_be(part):
         cells(TWO, part)
     with pytest.raises(HydraException, match="grids is empty"):
         cells([])
+
+
+def test_before_all_runs_a_cell_of_each_kind_is_composed():
+    """Values decide nothing; groups and names of options do."""
+    composed = []
+    loader = SimpleNamespace(
+        list_groups=lambda _: ["method", "allocate", "hydra"],
+        load_sweep_config=lambda master_config, sweep_overrides: composed.append(sweep_overrides),
+    )
+    cells = [
+        [f"method={m}", f"allocate={a}", f"budget={b}", f"seed={s}", "method.run=4"]
+        for m, a, b, s in product(("svd", "rtn"), ("uniform", "owl"), (0.1, 0.2, 0.3), (0, 1))
+    ]
+    for sweeper in (Grids([]), Products(None)):
+        composed.clear()
+        sweeper.hydra_context, sweeper.config = SimpleNamespace(config_loader=loader), {}
+        sweeper.validate_batch_is_legal([*cells, ["method=svd", "~track"], ["+hydra/launcher=joblib"]])
+        assert len(composed) == 4 + 2
+        assert ["method=svd", "~track"] in composed
+
+
+def test_a_sweep_is_lean_where_nothing_else_is_said():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONF, version_base=None):
+        target = compose("config", ["method=svd"], return_hydra_config=True).hydra.sweeper._target_
+    assert target == f"{Products.__module__}.Products"
 
 
 @pytest.mark.slow
