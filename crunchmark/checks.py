@@ -16,7 +16,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def about(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """Inside, a complaint that does not say what it is about begins with it."""
     try:
         yield

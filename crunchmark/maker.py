@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
 from crunchmark.cache import source_of
 from crunchmark.calib import Calibration
-from crunchmark.checks import about
+from crunchmark.checks import naming
 from crunchmark.fisher import Fisher
 from crunchmark.interface import Compensator, Layer, Method
 from crunchmark.keys import key_of
@@ -144,7 +144,7 @@ class Maker:
             Unreachable: the room is too small; `needs` counts the repair.
             ValueError: it is not finite, or could not be found; names the layer.
         """
-        with about(layer.name):
+        with naming(layer.name):
             term = Dense.of(layer.weight, room) if room.whole(layer.shape) else self._filled(layer, room)
             check_finite(type(self.method).__name__, term.named_buffers(), room.dtype)
         if room.nominal is None and term.nbytes() > room.nbytes:
