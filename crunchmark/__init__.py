@@ -34,7 +34,7 @@ _HOME = {
     "walk": "Stream evaluating",
     "hooks": "recording watching",
     "seeds": "seed_of",
-    "checks": "flag fraction number one_of positive several shares whole",
+    "checks": "flag fraction naming number one_of positive several shares whole",
     "edits": "settle turn_in turn_out",
     "shrunk": "Shrinker best",
     "dropped": "Dropper Unit Without without",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration as Calibration
     from crunchmark.checks import flag as flag
     from crunchmark.checks import fraction as fraction
+    from crunchmark.checks import naming as naming
     from crunchmark.checks import number as number
     from crunchmark.checks import one_of as one_of
     from crunchmark.checks import positive as positive

@@ -66,7 +66,8 @@ class Branch(Compensator):
         low = LowRank.of(b, a, room.dtype)
         if term.shift() is not None:  # a mean that the term kept; the branch has one of its own
             term = term.moved(-(low.dense() @ layer[InputMean].value))
-        both = Sum([term, low]).noted(**notes, rank=low.rank, solver=found.solver, missed=found.missed)
+        own = {"rank": low.rank, "solver": found.solver, "missed": found.missed}
+        both = Sum([term, low]).noted(**{**notes, **own})  # a method with a branch notes a rank as well
         both.setting = setting
         return both
 

@@ -1,7 +1,8 @@
 """Small checks of what users give, and errors in one line."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -12,6 +13,17 @@ class Malformed(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of what the error says, or its name."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Inside, a complaint that does not say what it is about begins with it."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError or what in str(error):
+            raise
+        raise ValueError(f"{what}: {error}") from error
 
 
 def whole(field: str, value: object, least: int = 1) -> None:

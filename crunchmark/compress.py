@@ -13,7 +13,7 @@ from crunchmark.calib import Calibration
 from crunchmark.interface import Allocator, Compensator, Keep, Method, ModelMethod, Skip
 from crunchmark.maker import Maker, Nothing
 from crunchmark.shared import Shared, Stats
-from crunchmark.terms import Term
+from crunchmark.terms import Term, check_finite
 from crunchmark.view import Site, View
 from crunchmark.walk import Visit, walk
 
@@ -34,13 +34,16 @@ def compress(
     Raises:
         Unreachable: a room can not be met; `needs` and `room` are those of the whole scope.
         Skip: the combination can not work.
+        ValueError: what is left of a layer is not finite; names it.
     """
     if isinstance(method, ModelMethod):
         _check_repair(method, repairer)
         if method.rooms and method.likeness is not None:
             maker = Maker(method.likeness, Nothing(), calib, model_key, shared or Shared())
             Layerwise(maker, view, plan).check()
-        return dict(method.compress(view, plan, calib) or {})
+        terms = dict(method.compress(view, plan, calib) or {})
+        check_finite(type(method).__name__, view.model.state_dict().items(), plan.dtype)
+        return terms
     maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())
     with _advised(maker, view, plan):
         return Layerwise(maker, view, plan).run()

@@ -1,6 +1,7 @@
 """Numerics two papers share: damping ladders, inverse factors, truncated spectra, orthogonal bases."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ MISSED = 1e-3  # share of the energy that a partial solution may miss at most
 CLOSE = 1e-6  # smallest over largest squared singular value from which a Gram matrix loses nothing
 FLOOR = 1e-12  # of the mean second moment: smaller ones count as so large
 LADDER = (1.0, 10.0, 100.0, 1000.0)  # how far a failing factorisation may raise its damping
+FOOT = 1e-4  # damping that is raised where less was asked for: none at all could not climb
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,17 @@ class Factor:
     dead: Tensor  # (n,) bool, channels the calibration never excited, in original order
     damping: float  # share of the mean diagonal that was added
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a term says of it: the damping, and how many inputs nothing was known of."""
+        return {"damping": self.damping, "dead": int(self.dead.sum())}
+
 
 def damped_inverse(gram: Tensor, damp: float, descending: bool = False) -> Factor:
     """Upper Cholesky factor of the inverse of gram + damp * mean(diag) * I.
 
     gram: (n, n) float64. descending: eliminate columns by falling diagonal (GPTQ's act order).
-    The damping is raised tenfold while the factorisation fails; the one used is returned.
+    While the factorisation fails, the damping (of FOOT at least) is raised tenfold; the one used is returned.
 
     Raises:
         ValueError: gram holds nan or inf, or no damping of the ladder makes it positive definite.
@@ -42,17 +49,18 @@ def damped_inverse(gram: Tensor, damp: float, descending: bool = False) -> Facto
     order = torch.argsort(diag, descending=True, stable=True) if descending else torch.arange(len(diag))
     h = h[order][:, order]
     ridge = float(h.diagonal().mean())
-    for step in LADDER:
+    rungs = [damp, *(step * max(damp, FOOT) for step in LADDER[1:])]
+    for rung in rungs:
         damped = h.clone()
-        damped.diagonal().add_(step * damp * ridge)
+        damped.diagonal().add_(rung * ridge)
         lower, info = torch.linalg.cholesky_ex(damped)
         if int(info) == 0:
             inverse = torch.cholesky_inverse(lower)
             upper, info = torch.linalg.cholesky_ex(inverse, upper=True)
             if int(info) == 0:
-                return Factor(upper.float(), order, dead, step * damp)
+                return Factor(upper.float(), order, dead, rung)
     raise ValueError(
-        f"gram stays indefinite with damping {LADDER[-1] * damp:g} of its mean diagonal; "
+        f"gram stays indefinite with damping {rungs[-1]:g} of its mean diagonal; "
         "valid: a positive semi-definite matrix"
     )
 

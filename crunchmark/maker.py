@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
 from crunchmark.cache import source_of
 from crunchmark.calib import Calibration
+from crunchmark.checks import naming
 from crunchmark.fisher import Fisher
 from crunchmark.interface import Compensator, Layer, Method
 from crunchmark.keys import key_of
 from crunchmark.seeds import NUMERICS, seed_of
 from crunchmark.shared import Shared, Stats
 from crunchmark.stats import InputStat, Stat
-from crunchmark.terms import Dense, Term
+from crunchmark.terms import Dense, Term, check_finite
 from crunchmark.view import Site, View
 
 T = TypeVar("T")
@@ -141,10 +142,11 @@ class Maker:
 
         Raises:
             Unreachable: the room is too small; `needs` counts the repair.
+            ValueError: it is not finite, or could not be found; names the layer.
         """
-        if room.whole(layer.shape):
-            return Dense.of(layer.weight, room)
-        term = self._filled(layer, room)
+        with naming(layer.name):
+            term = Dense.of(layer.weight, room) if room.whole(layer.shape) else self._filled(layer, room)
+            check_finite(type(self.method).__name__, term.named_buffers(), room.dtype)
         if room.nominal is None and term.nbytes() > room.nbytes:
             raise Unreachable(layer.name, term.nbytes(), room.nbytes)
         return term

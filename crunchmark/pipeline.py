@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ class Runner:
             "plan": plan.to_json(),
             "setting": "; ".join(sorted({t.setting for t in terms.values() if t.setting})),
             "damping": _noted(terms, "damping"),
+            "dead": _noted(terms, "dead", sum),
             "missed": _noted(terms, "missed"),
             "notes": "; ".join(sorted({t.notes["note"] for t in terms.values() if "note" in t.notes})),
             "left_dense": [name for name, term in terms.items() if isinstance(term, Dense)],
@@ -233,9 +234,10 @@ def _state(answer: Skip | Unreachable) -> Row:
     return {"state": "unreachable", "reason": str(answer), "nearest_budget": answer.nearest or None}
 
 
-def _noted(terms: Mapping[str, Term], name: str) -> float | None:
-    """The most that any term noted under that name; None where none did."""
-    return max((t.notes[name] for t in terms.values() if name in t.notes), default=None)
+def _noted(terms: Mapping[str, Term], name: str, over: Callable[[list[Any]], Any] = max) -> Any:
+    """The most that any term noted under that name, or what else over all of them; None where none did."""
+    found = [t.notes[name] for t in terms.values() if name in t.notes]
+    return over(found) if found else None
 
 
 def _kept(view: View, terms: Mapping[str, Any]) -> float:

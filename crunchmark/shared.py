@@ -4,6 +4,7 @@ On disk under the cache, so that other processes and later runs find them, and a
 """
 
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,8 @@ class Shared:
     def __init__(self, cache: Cache | None = None, memory: int = MEMORY) -> None:
         self.cache, self.memory = cache, memory
         self._found: OrderedDict[str, Any] = OrderedDict()
+        self._levels: set[str] = set()  # keys of terms that were made here
+        self._warned = False
 
     def affords(self, view: View) -> bool:
         """Whether the statistics of all blocks may take a quarter of the cache, or of the memory."""
@@ -116,7 +119,19 @@ class Shared:
 
     def term(self, key: str, make: Callable[[], Term]) -> Term:
         """The term that `make` gives under a key that names all it depends on; it also goes to disk."""
-        return self.get(key, lambda: self._level(key, make))
+        return self.get(key, lambda: self._level(key, lambda: self._noted(key, make)))
+
+    def _noted(self, key: str, make: Callable[[], Term]) -> Term:
+        """What `make` gives; that it was given before, and neither memory nor cache held it, is said once."""
+        if key in self._levels and self.cache is not None and not self._warned:
+            self._warned = True
+            size = f"cache.max_gb={self.cache.limit / 1e9:g}"
+            sys.stderr.write(
+                f"warning: {size} is too little for an allocator's levels; some are made again\n"
+            )
+        term = make()
+        self._levels.add(key)
+        return term
 
     def _level(self, key: str, make: Callable[[], Term]) -> Term:
         if self.cache is None:

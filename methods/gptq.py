@@ -34,4 +34,4 @@ class GPTQ(Rounder):
         mask = None if kept is None else kept.mask
         columns = round_columns(layer.weight, factor, bits, group, self.sym, self.block, mask)
         term = self.stored(columns.codes, columns.scale, columns.zero, bits, group, kept)
-        return term.noted(damping=factor.damping)
+        return term.noted(**factor.notes)

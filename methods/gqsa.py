@@ -23,6 +23,7 @@ from crunchmark import (
     flag,
     groups_that_fit,
     least_groups,
+    naming,
     number,
     one_of,
     reconstruct,
@@ -67,7 +68,7 @@ class GroupPruned(Method):
             gone = ~mask.repeat_interleave(self.group, dim=1)  # (out, in)
             weight = sweep(weight, factor.upper, lambda left, _, j: left[:, 0].masked_fill(gone[:, j], 0.0))
         draft = GroupDraft(weight, mask, bits, self.group)
-        draft.notes["damping"] = factor.damping
+        draft.notes |= factor.notes
         return draft
 
 
@@ -132,13 +133,12 @@ class GQSA(ModelMethod):
 
     def block(self, turn: Turn, rooms: Mapping[str, Room]) -> dict[str, GroupDraft]:
         """Drafts of a block's layers, tuned to its outputs; layers with room for it stay dense."""
-        made = {
-            site.name: self.likeness.draft(
-                Layer(site.name, site.weight().cpu(), turn.stats[site.name]), rooms[site.name]
-            )
-            for site in turn.sites
-            if not rooms[site.name].whole(site.shape)
-        }
+        made = {}
+        for site in turn.sites:
+            if not rooms[site.name].whole(site.shape):
+                layer = Layer(site.name, site.weight().cpu(), turn.stats[site.name])
+                with naming(site.name):
+                    made[site.name] = self.likeness.draft(layer, rooms[site.name])
         if self.bqpo_steps and made:
             errors = reconstruct(turn, made, self.bqpo_lr, self.bqpo_steps)
             for draft in made.values():

@@ -86,7 +86,7 @@ class INT21(Method):
         factor = layer[Gram].inverse(self.damp, self.act_order)
         made = round_columns(layer.weight, factor, self.bits, group, self.sym, self.block)
         term = Quantised.of(made.codes, made.scale, None if self.sym else made.zero, self.bits, group)
-        return term.noted(damping=factor.damping)
+        return term.noted(**factor.notes)
 
     def _group(self, shape: tuple[int, int]) -> int:
         """The one asked for, or the first usual one that divides in."""

@@ -106,7 +106,7 @@ class SparseGPT(Pruner):
 
         block = max(self.run, self.block - self.block % (self.run or 1))  # no run straddles two blocks
         swept = sweep(weight, factor.upper, choose, start, block)
-        return self._term(swept, ~gone, n, columns, room).noted(damping=factor.damping)
+        return self._term(swept, ~gone, n, columns, room).noted(**factor.notes)
 
     def _keeps(self, shape: tuple[int, int], room: Room, what: str) -> int:
         """How many weights of the matrix stay."""

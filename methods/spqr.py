@@ -100,7 +100,7 @@ class SpQR(Method):
         both = Sum([term, Outliers.of(rest, rest != 0, room.dtype)])
         both.setting = term.setting
         tau = found.bound / unit if unit and found.bound < math.inf else None
-        return both.noted(damping=factor.damping, outliers=found.count / weight.numel(), threshold=tau)
+        return both.noted(**factor.notes, outliers=found.count / weight.numel(), threshold=tau)
 
     def _swept(self, weight: Tensor, upper: Tensor, bits: int, bound: float, dtype: torch.dtype) -> Swept:
         """One sweep; what is set apart loses nothing but its 16-bit rounding."""

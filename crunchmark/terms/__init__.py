@@ -1,6 +1,6 @@
 """What stands in for a weight: leaves, which hold tensors, and their joins Sum and Product."""
 
-from crunchmark.terms.base import KINDS, Meta, Packed, Term, expect, unpack
+from crunchmark.terms.base import KINDS, Meta, Packed, Term, check_finite, expect, unpack
 from crunchmark.terms.bilevel import Bilevel, Group, Nest
 from crunchmark.terms.codebook import Codebook, check_runs, check_words
 from crunchmark.terms.dense import Dense
@@ -52,6 +52,7 @@ __all__ = [
     "TensorTrain",
     "Term",
     "Zero",
+    "check_finite",
     "check_group",
     "check_runs",
     "check_words",

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -81,6 +81,21 @@ class Term(nn.Module, ABC):
     def nominal(self) -> float:
         """Share kept in the paper's own count (weights, parameters, bits/16)."""
         return self.nbytes() / (2 * math.prod(self.shape))
+
+
+def check_finite(by: str, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> None:
+    """Check what a method left: its numbers by name, which are stored in that dtype.
+
+    Raises:
+        ValueError: one is nan or inf; names it.
+    """
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad, valid = "nan" if tensor.isnan().any() else "inf", "finite numbers, as of another method"
+            if dtype == torch.float16 and bad == "inf":  # beyond 65504
+                valid = "model.dtype=bfloat16"
+            stored = str(dtype).removeprefix("torch.")
+            raise ValueError(f"{by} left {bad} in {name} ({stored}); valid: {valid}")
 
 
 def unpack(tensors: Mapping[str, Tensor], meta: Meta) -> Term:

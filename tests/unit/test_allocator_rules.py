@@ -18,6 +18,7 @@ from crunchmark.shared import Shared
 from crunchmark.view import View
 from methods.afm import AFM
 from methods.allocate.dlp import DLP
+from methods.allocate.evopress import EvoPress
 from methods.allocate.greedy import Greedy
 from methods.allocate.l_greco import LGreCo
 from methods.allocate.owl import OWL
@@ -136,6 +137,64 @@ def test_l_greco_is_no_worse_than_greedy_at_its_levels(share):
     greedy = Toy(shapes, share, energies=energies).give(Greedy())
     assert all(keep in (*ranks, 1.0) for keep in greedy.values())
     assert toy.loss(toy.give(LGreCo(shares=ranks)), ()) <= toy.loss(greedy, ()) + 1e-12
+
+
+@pytest.mark.parametrize("buckets", [5, 7, 23, 101])
+def test_l_greco_is_within_the_budget_however_coarse_its_buckets(buckets):
+    toy = Toy(ALIKE, 0.47, harm={"a": 1.0, "b": 4.0, "c": 9.0})
+    keeps = toy.give(LGreCo(buckets=buckets))
+    assert toy.nbytes(keeps) <= toy.goal
+    assert toy.loss(keeps, ()) <= toy.loss(dict.fromkeys("abc", 0.47), ())
+
+
+def tails(energies, shapes, keeps):
+    """Sum of relative errors, and how many numbers the factors have, with as many whole ranks as are kept."""
+    ranks = {n: int(keeps[n] * o * i / (o + i) + 1e-9) for n, (o, i) in shapes.items()}
+    errors = [float(e[ranks[n] :].sum() / e.sum()) for n, e in energies.items()]
+    return sum(errors), sum(ranks[n] * sum(shapes[n]) for n in shapes)
+
+
+@pytest.mark.parametrize(
+    "shapes", [ALIKE, {"a": (20, 30), "b": (40, 10), "c": (30, 30)}], ids=["alike", "not"]
+)
+def test_greedy_is_no_worse_than_equal_shares_at_what_it_spends(shapes):
+    better = 0
+    for seed in range(20):
+        dice = torch.Generator().manual_seed(seed)
+        energies = {n: torch.rand(8, generator=dice).double() ** 4 for n in shapes}
+        energies = {n: e.sort(descending=True).values for n, e in energies.items()}
+        for share in (0.2, 0.4, 0.6):
+            toy = Toy(shapes, share, energies=energies)
+            found = tails(energies, shapes, toy.give(Greedy()))
+            equal = tails(energies, shapes, dict.fromkeys(shapes, share))
+            if shapes is ALIKE or equal[1] <= found[1]:  # else equal shares use the budget up further
+                assert found[0] <= equal[0] + 1e-12
+                better += found[0] < equal[0] - 1e-6
+    assert better > 20
+
+
+class Hidden(Toy):
+    """Nothing helps but a and b above half, both of them."""
+
+    def loss(self, keeps, samples, kind="kl"):
+        self.asked.append(dict(keeps))
+        return 1 + sum((k - 0.5) ** 2 for k in keeps.values()) if min(keeps["a"], keeps["b"]) <= 0.5 else 0.0
+
+
+def test_evopress_finds_what_takes_two_flips_at_once():
+    shapes, search = dict.fromkeys("abcd", (8, 8)), {"samples": [1], "survivors": [1], "steps": 2}
+    equal = dict.fromkeys("abcd", 0.5)
+    assert Hidden(shapes, 0.5).give(EvoPress(generations=10, flips=1, **search)) == equal
+    found = Hidden(shapes, 0.5).give(EvoPress(generations=10, flips=3, **search))
+    assert min(found["a"], found["b"]) > 0.5
+
+
+@pytest.mark.parametrize("stages", [{"samples": [1], "survivors": [1]}, {}], ids=["one", "two"])
+def test_evopress_never_leaves_a_parent_for_a_worse_one(stages):
+    """Equal shares are the optimum of equal harms."""
+    toy = Toy(ALIKE, 0.5, harm=dict.fromkeys("abc", 1.0))
+    assert toy.give(EvoPress(generations=3, offspring=4, **stages)) == dict.fromkeys("abc", 0.5)
+    assert len(toy.asked) > 12
 
 
 @pytest.mark.parametrize("scores", [[0.5, 0.4, 0.9, 0.3], [0.1, 0.1, 0.8, 0.9], [3.0, 2.0, 1.0, 0.0]])

@@ -18,7 +18,7 @@ from crunchmark.cache import Cache
 from crunchmark.calib import Calibration
 from crunchmark.compress import allocate, compress
 from crunchmark.maker import Maker, Nothing
-from crunchmark.shared import Shared
+from crunchmark.shared import MEMORY, Shared
 from crunchmark.view import View
 from methods.allocate.evopress import EvoPress
 from methods.allocate.replay import Replay
@@ -117,10 +117,10 @@ def made(monkeypatch):
     return found
 
 
-def search(tiny, folder, method=None, seed=0, max_gb=1.0, generations=3):
+def search(tiny, folder, method=None, seed=0, max_gb=1.0, generations=3, memory=MEMORY):
     view, plan = start(tiny)
     calib = Calibration(TOKENS, batch=3, seed=seed)
-    shared = Shared(Cache(folder, max_gb))
+    shared = Shared(Cache(folder, max_gb), memory)
     lean = EvoPress(generations=generations, offspring=3)
     return allocate(lean, method or SVD(), view, plan, calib, "llama_gqa", shared), view
 
@@ -155,10 +155,13 @@ def test_a_killed_search_goes_on_from_its_levels(tiny, tmp_path, made, monkeypat
     assert len(made) == len(set(made))
 
 
-def test_levels_stay_within_the_cache(tiny, tmp_path):
-    search(tiny, tmp_path, max_gb=6e-5)
+@pytest.mark.parametrize(("memory", "max_gb"), [(MEMORY, 6e-5), (10_000, 1.0)], ids=["memory", "disk"])
+def test_levels_that_memory_or_cache_holds_are_made_once(tiny, tmp_path, made, capfd, memory, max_gb):
+    search(tiny, tmp_path, max_gb=max_gb, memory=memory, generations=1)
+    assert len(made) == len(set(made)) > 10
     sizes = [f.stat().st_size for f in tmp_path.glob("*/*/*") if f.is_file()]
-    assert 10_000 < sum(sizes) <= 60_000
+    assert 10_000 < sum(sizes) <= max_gb * 1e9
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from methods.afm import AFM
 from methods.compensate.eora import EoRA
 from methods.compensate.lrec import LREC
 from methods.compensate.svd import SVD as ErrorSVD
+from methods.int2_1 import INT21
 from methods.rtn import RTN
 from methods.svd_llm import SVDLLM
 from methods.wanda import Wanda
@@ -87,7 +88,7 @@ def test_eora_before_svd_before_nothing(shape, base):
 def test_full_rank_restores_the_weight(shape, repairer):
     of = layer(3, *shape)
     both = repairer.repair(of, pruned(of), keep(0.5))
-    torch.testing.assert_close(both.dense(), of.weight, rtol=0, atol=1e-4)
+    assert float((both.dense() - of.weight).norm() / of.weight.norm()) < 1e-6
 
 
 @shapes
@@ -132,6 +133,22 @@ def test_where_nothing_was_lost_nothing_is_added(repairer):
     of = layer(6)
     whole = Dense(of.weight, torch.float32)
     assert repairer.repair(of, whole, keep(0.5)) is whole
+
+
+def test_the_ridge_is_a_share_of_the_mean_diagonal():
+    of = layer(7)
+    gram = of[Gram].value
+    ridge = EoRA(damp=0.03).metric(of) - gram
+    want = 0.03 * gram.trace() / 128 * torch.eye(128, dtype=torch.float64)
+    torch.testing.assert_close(ridge, want, rtol=0, atol=1e-9 * float(gram.trace()))
+
+
+def test_a_branch_beside_a_branch():
+    of = layer(8)
+    term = INT21(rank=3).compress(of, keep(0.5))
+    both = EoRA(rank=5).repair(of, term, keep(0.5))
+    assert (term.notes["rank"], both.notes["rank"], both.notes["damping"]) == (3, 5, 0.01)
+    assert error(of, both.dense()) < error(of, term.dense())
 
 
 def test_a_large_ridge_is_the_svd_of_the_error():

@@ -154,6 +154,18 @@ def test_the_window_turns_least(tiny, tokens):
     assert turns[start] == min(turns)
 
 
+@torch.no_grad()
+def test_a_window_is_judged_by_its_last_token(tiny, tokens):
+    view = View(deep(tiny, "llama", 6))
+    states = view.model(tokens, output_hidden_states=True).hidden_states[:-1]  # the last one is normed
+    cosines = [
+        torch.cosine_similarity(a[:, -1].double(), b[:, -1].double(), dim=-1)
+        for a, b in zip(states, states[2:], strict=False)
+    ]
+    want = [float(c.arccos().mean() / torch.pi) for c in cosines]
+    assert angles(view, Calibration(tokens), 2)[:-1] == pytest.approx(want, rel=1e-5)
+
+
 def test_perplexity_takes_the_cheapest_each_time(tiny, tokens):
     view, calib = View(deep(tiny, "llama", 6)), Calibration(tokens)
     dropper = Dropper(view, planned(view, 0.3), "", "block")

@@ -5,7 +5,7 @@ import torch
 from method_recipe import normal
 
 from crunchmark import linalg
-from crunchmark.linalg import LADDER, calibrated_error, damped_inverse, principal, spectrum
+from crunchmark.linalg import FOOT, LADDER, calibrated_error, damped_inverse, principal, spectrum
 
 
 def positive(seed=0, n=24):
@@ -53,6 +53,17 @@ def test_the_ladder_is_climbed_and_recorded(lowest, rung):
     assert torch.isfinite(found.upper).all()
 
 
+@pytest.mark.parametrize("damp", [0.0, 1e-9])
+def test_the_ladder_is_climbed_from_next_to_nothing(damp):
+    x = normal(3, 5, 24, dtype=torch.float64)
+    assert damped_inverse(positive(), damp).damping == damp
+    found = damped_inverse((x.float().T @ x.float()).double(), damp)  # of rank 5, as the walker has it
+    assert found.damping == LADDER[1] * FOOT
+    assert torch.isfinite(found.upper).all()
+    with pytest.raises(ValueError, match=r"indefinite with damping 0\.1 of its mean diagonal"):
+        damped_inverse(with_lowest(-1.0), damp)
+
+
 def test_the_ladder_ends():
     with pytest.raises(
         ValueError, match=r"indefinite with damping 10 of its mean diagonal; valid: a positive"
@@ -74,6 +85,7 @@ def test_dead_channels_are_named_and_left_alone():
     gram[:, [4, 9]] = 0
     found = damped_inverse(gram, 0.01)
     assert found.dead.nonzero().flatten().tolist() == [4, 9]
+    assert found.notes == {"damping": 0.01, "dead": 2}
     off = found.upper.clone().fill_diagonal_(0)
     assert float(off[[4, 9]].abs().max()) == float(off[:, [4, 9]].abs().max()) == 0
     everything = damped_inverse(torch.zeros(5, 5, dtype=torch.float64), 0.01)

@@ -237,7 +237,7 @@ def test_terms_say_what_tuning_gained(tiny):
     assert len({tuple(term.notes["block_error"]) for term in found.values()}) == 2
     assert len({tuple(term.notes["nats"]) for term in found.values()}) == 1
     start, _ = run(tiny, GQSA(**UNTUNED))
-    assert all(set(term.notes) == {"damping"} for term in start.values())
+    assert all(set(term.notes) == {"damping", "dead"} for term in start.values())
 
 
 def test_layers_with_room_stay_dense(tiny):

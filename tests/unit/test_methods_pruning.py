@@ -206,10 +206,10 @@ def test_fewer_tokens_than_inputs(method):
 @pytest.mark.parametrize("method", [SparseGPT(), SparseGPT(run=4), GPTQ()], ids=str)
 def test_damping_is_noted_on_the_term(method):
     of = layer(16)
-    assert method.compress(of, keep(0.5)).notes == {"damping": 0.01}
+    assert method.compress(of, keep(0.5)).notes == {"damping": 0.01, "dead": 0}
     gram = of[Gram].value - 0.05 * of[Gram].value.diagonal().mean() * torch.eye(128)
     assert float(torch.linalg.eigvalsh(gram)[0]) < 0
-    assert method.compress(with_gram(of, gram), keep(0.5)).notes == {"damping": 0.1}
+    assert method.compress(with_gram(of, gram), keep(0.5)).notes == {"damping": 0.1, "dead": 0}
 
 
 def test_nan_raises():

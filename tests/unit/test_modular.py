@@ -49,6 +49,9 @@ def test_nystroem_is_least_squares():
     torch.testing.assert_close(down, best, rtol=0, atol=1e-6)
     error = (z @ w.T - z[:, kept] @ down.T).square().sum()
     assert error <= (z @ w.T - z[:, kept] @ w[:, kept].T).square().sum()
+    for k in range(60):
+        other = down + 10.0 ** -(k % 5 + 1) * down.std() * normal(5, 7, seed=k + 10)
+        assert error < (z @ w.T - z[:, kept] @ other.T).square().sum()
     assert torch.equal(nystroem(seen(z, w), 12, 0.01)[1], w)
 
 

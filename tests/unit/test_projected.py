@@ -8,7 +8,9 @@ from method_recipe import error, inputs, keep, layer, normal
 
 from crunchmark.interface import Layer
 from crunchmark.linalg import spectrum
+from crunchmark.projected import directions
 from crunchmark.stats import Gram, InputMean
+from crunchmark.weighed import Weighed
 from methods.afm import AFM
 from methods.asvd import ASVD
 from methods.lord import LoRD
@@ -67,6 +69,8 @@ def test_afm_before_svd_llm_before_all_others(shape):
         assert lost(of, x, afm.dense(), afm.shift().double()) <= least * (1 + 1e-6)
         others = [SVD(), ASVD(), ASVD(alpha=1.0)]
         assert all(least <= lost(of, x, at(m, of, 20).dense()) * (1 + 1e-6) for m in others)
+        fisher = Weighed.by(normal(seed + 2, *shape).square(), "layer").truncated(of.weight, 20)
+        assert least <= lost(of, x, fisher[0] @ fisher[1]) * (1 + 1e-6)
         b, a = normal(seed, shape[0], 20), normal(seed + 1, 20, shape[1])
         assert least <= lost(of, x, b @ a)
 
@@ -99,6 +103,19 @@ def test_without_a_mean_afm_is_svd_llm(shape):
     found, want = at(AFM(), of, 15), at(SVDLLM(), of, 15)
     torch.testing.assert_close(found.dense(), want.dense(), rtol=0, atol=1e-3)
     assert float(found.shift().abs().max()) < 1e-3
+
+
+@shapes
+def test_before_storage_afm_without_a_mean_is_the_whitened_svd(shape):
+    """In float64; S is ASVD's second choice of a scale: a Cholesky factor of the Gram."""
+    x = inputs(6, shape[1])
+    of, _ = shifted(6, shape, x=torch.cat([x, -x]))
+    w, s = of.weight.double(), torch.linalg.cholesky(of[Gram].value)
+    u, energy, v = torch.linalg.svd(w @ s, full_matrices=False)
+    want = torch.linalg.solve_triangular(s, u[:, :15] * energy[:15] @ v[:15], upper=False, left=False)
+    for metric in ("covariance", "gram"):
+        basis = directions(of, metric).basis[:, :15]
+        assert float((basis @ basis.T @ w - want).norm() / want.norm()) < 1e-8
 
 
 @shapes

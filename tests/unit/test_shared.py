@@ -7,6 +7,7 @@ from crunchmark import Gram, InputMean, InputNorm
 from crunchmark.cache import Cache
 from crunchmark.calib import Calibration
 from crunchmark.shared import Shared
+from crunchmark.terms import Dense
 from crunchmark.view import View
 from crunchmark.walk import walk
 
@@ -46,3 +47,16 @@ def test_a_gram_is_paid_by_who_needs_it(tiny, tokens, tmp_path, passes, kept, as
             values.append(stats[InputNorm].value)
     assert passes == gathered
     assert all(torch.equal(v, values[0]) for v in values)  # the same to the last bit, whoever paid
+
+
+@pytest.mark.parametrize(("memory", "max_gb"), [(10**6, 1e-6), (1, 1e-3), (1, 1e-6)])
+def test_a_level_that_is_made_again_is_said_once(tmp_path, capfd, memory, max_gb):
+    """Of two terms, neither memory nor cache holds both."""
+    shared, made = Shared(Cache(tmp_path, max_gb), memory), []
+    for key in "ababab":
+        term = shared.term(key, lambda key=key: made.append(key) or Dense(torch.ones(20, 30), torch.float32))
+        assert torch.equal(term.dense(), torch.ones(20, 30))
+    again = (memory, max_gb) == (1, 1e-6)
+    assert (len(made) > 2) == again
+    told = "warning: cache.max_gb=1e-06 is too little for an allocator's levels; some are made again\n"
+    assert capfd.readouterr().err == told * again
