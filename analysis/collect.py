@@ -266,6 +266,14 @@ def reasons(row: Any) -> dict[str, str]:
     return {task: named[text] for text, tasks in alike.items() for task in tasks}
 
 
+def reason_of(row: Any, task: str) -> str:
+    """Why a task has no score in a cell that ended without one; empty where the cell was not asked it."""
+    told = reasons(row)
+    if not told or not task:
+        return why(row)
+    return f"{row.state}: {told[task]}" if task in told else ""
+
+
 def _most(flags: Iterable[Any]) -> dict[str, int]:
     """How many items carry each flag in the row that has most of them."""
     most: dict[str, int] = {}

@@ -129,8 +129,7 @@ def _gap(lost: pd.DataFrame, task: str, notes: dict[str, int]) -> Text:
     if lost.empty:
         return Text("")
     row = lost.iloc[-1]
-    told, whole = collect.reasons(row), collect.why(row).removeprefix(f"{row['state']}: ")
-    reason = told.get(task, "") if told else whole
+    reason = collect.reason_of(row, task).removeprefix(f"{row['state']}: ")
     return Text(_numbered(row["state"], [reason], notes) if reason else "", style="dim")
 
 

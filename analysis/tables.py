@@ -101,10 +101,9 @@ def _unscored(
 
 def _gap(row: Any, task: str = "") -> Cell:
     """A cell that is not there, with the reason below the table: that of the task, where it has its own."""
-    told = {} if row is None else collect.reasons(row)
-    if row is None or (task and told and task not in told):
+    reason = "" if row is None else collect.reason_of(row, task)
+    if not reason:
         return Cell()
-    reason = f"{row.state}: {told[task]}" if task in told else collect.why(row)
     return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}", why=reason)
 
 

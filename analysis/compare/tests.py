@@ -111,12 +111,10 @@ def _pair(
         head = (title, cell_a, cell_b, *key, bool(one["higher_is_better"]))
         if key in theirs:
             yield _tested(head, one, theirs[key], readers, margin)
-        elif len(ended):
-            last = ended.iloc[-1]
-            reason = collect.reasons(last).get(key[0]) or collect.why(last)
-            yield Line(*head, value_a=one["value"], state=LOST, note=style.printable(reason))
         else:
-            yield Line(*head, value_a=one["value"], note=ONE_SIDED[0])
+            reason = collect.reason_of(ended.iloc[-1], key[0]) if len(ended) else ""
+            said = {"state": LOST, "note": style.printable(reason)} if reason else {"note": ONE_SIDED[0]}
+            yield Line(*head, value_a=one["value"], **said)
     for key in (key for key in theirs if key in wanted and key not in ours):
         two = theirs[key]
         head = (title, cell_a, cell_b, *key, bool(two["higher_is_better"]))
@@ -156,14 +154,20 @@ def _tested(
     own = None if "measured" in (one["state"], two["state"]) else _margin(one, margin)
     found = compare(scores[0], before, weight, kind, higher, own)
     thin = len(weight) < COVERAGE * len(sides[1]) and found.state == "match"
-    chance = "chance" in (one["state"], two["state"])
-    state = "chance" if chance else "undecided" if thin else found.state
+    state = "chance" if _blind(one) else "undecided" if thin else found.state
     values = {"value_a": found.dense, "value_b": value_of(scores[0], weight, kind)}
     told = {name: getattr(found, name) for name in TOLD}
     n, items = len(weight), len(sides[1])
     note = f"scores for {n} of {items} items" if n < items else ""
     same = bool(np.array_equal(scores[0], before))
     return Line(*head, n=n, **values, **told, margin=own, identical=same, state=state, note=note)
+
+
+def _blind(one: Row) -> bool:
+    """Whether A had nothing to lose; what became of B's own dense is B's loss and excuses nothing."""
+    before = one["value"] if one["method"] == "dense" else one["dense"]
+    told = {"dense": before, "chance": one["chance"], "higher_is_better": one["higher_is_better"]}
+    return bool(collect.at_chance(pd.DataFrame([told])).item())
 
 
 def _alone(side: pool.Side) -> pool.Side:
