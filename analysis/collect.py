@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,12 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
         data = beside_rows(frame(rows), store, study) if rows else None
     except ValueError as damaged:
         raise AnalysisError(str(damaged)) from None
-    if data is None:
-        raise AnalysisError(missing("study", study, names, str(root)))
-    return data
+    if data is not None:
+        return data
+    if study in names:
+        ask = shlex.join(["python", "-m", "analysis.status", study, "--store", str(root)])
+        raise AnalysisError(f"study={study!r}: no task of it is finished yet; see {ask}")
+    raise AnalysisError(missing("study", study, names, str(root)))
 
 
 def missing(field: str, name: str, names: list[str], where: str) -> str:
@@ -181,7 +185,8 @@ def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str]
             if name not in there and name != "all" and f"nano_{name}" not in there:
                 raise AnalysisError(f"--{field}={name!r}: not in this study; valid: all, {', '.join(there)}")
     if tasks and "all" not in tasks:
-        measured = measured[measured["task"].isin({*tasks, *(f"nano_{task}" for task in tasks)})]
+        wanted = {task if task in there else f"nano_{task}" for task in tasks}
+        measured = measured[measured["task"].isin(wanted)]
     if not metrics:
         return measured[measured["headline"]]
     return measured if "all" in metrics else measured[measured["metric"].isin(metrics)]
