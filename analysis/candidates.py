@@ -11,7 +11,6 @@ import pandas as pd
 
 from analysis import collect, draws, pool, style
 from analysis.collect import AnalysisError
-from crunchmark.paired import MARGIN
 from crunchmark.store import Store
 
 KEPT = ("match", "dense")
@@ -106,8 +105,7 @@ def judged(data: pd.DataFrame, task: str, share: float, store: Store | None, stu
     if states & {"chance", "measured"}:
         why = "dense is at chance there" if "chance" in states else "it is told, never judged"
         raise AnalysisError(f"--keep={task}={share:g}: nothing to keep: {why}")
-    own = chosen["margin"].map(lambda m: float(m) if style.known(m) else MARGIN)
-    if ((own - margin).abs() < 1e-9).all():
+    if ((chosen["margin"].astype(float) - margin).abs() < 1e-9).all():
         found = collect.points(chosen)
     elif store is None:
         raise AnalysisError(f"--keep={task}={share:g}: W&B has no items; valid there is the rows' 0.95")

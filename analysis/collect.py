@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import protocols
+from analysis import protocols, schema
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, JUDGED, budget_name, is_perplexity, known, short_task
@@ -36,18 +36,8 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage", "allocate_seconds"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
-TEXTS = (
-    "model",
-    "method",
-    "knobs",
-    "accounting",
-    "state",
-    "reason",
-    "task",
-    "metric",
-    "protocol",
-    "executed_by",
-)
+TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
+TEXTS += ("executed_by",)
 
 
 class AnalysisError(ValueError):
@@ -55,8 +45,15 @@ class AnalysisError(ValueError):
 
 
 def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame with every column of the contract, typed, labelled and in reading order."""
-    data = pd.DataFrame(list(rows))
+    """Rows as a frame with every column of the contract, typed, labelled and in reading order.
+
+    Raises:
+        AnalysisError: a row is of a newer schema than this code knows.
+    """
+    try:
+        data = pd.DataFrame(schema.current(rows))
+    except ValueError as newer:
+        raise AnalysisError(str(newer)) from None
     for column in COLUMNS:
         if column not in data:
             data[column] = None
@@ -64,8 +61,8 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         data[column] = pd.to_numeric(data[column], errors="coerce").astype(float)
     for column in TEXTS:
         data[column] = data[column].map(lambda v: str(v) if known(v) else "").astype(object)
-    for column, default in (("headline", True), ("higher_is_better", True), ("simulated", False)):
-        data[column] = [bool(v) if known(v) else default for v in data[column]]
+    for column in ("headline", "higher_is_better", "simulated"):  # no scores: none of them
+        data[column] = [known(v) and bool(v) for v in data[column]]
     told = ["; ".join(dict.fromkeys(reasons(row).values())) for row in data.itertuples()]
     data["reason"] = [every or one for every, one in zip(told, data["reason"], strict=True)]
     data["budget"] = data["budget"].fillna(0.0).round(6)

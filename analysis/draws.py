@@ -51,7 +51,7 @@ def lost(data: pd.DataFrame) -> dict[Key, Lost]:
 
 
 def note(found: dict[Key, Lost], point: Any) -> str:
-    """What stands for a point beside its score: `1 of 2 draws failed: no memory`; empty where none is lost."""
+    """Beside a point's score: `1 of 2 draws failed: no memory`; empty where none is lost."""
     own = found.get((point.model, point.label, point.budget, point.task))
     return "" if own is None else str(own)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import collect, pool, stats, style
 from analysis.compare.sides import Pairing, Side
-from crunchmark.paired import COVERAGE, MARGIN, compare, value_of
+from crunchmark.paired import COVERAGE, compare, value_of
 from crunchmark.store import Row
 
 LEVEL = 0.05  # of a difference, two-sided; a regression is one-sided, at half of it
@@ -147,11 +147,11 @@ def _tested(
         ]
         scores, before, weight = pool.arrays([sides[1]], sides[0], f"{task} of {head[0]}")
         kind = pool.kind_of(one, sides[0])
-    except (ValueError, KeyError) as problem:
+    except ValueError as problem:
         return Line(*head, **values, note=style.printable(problem))
     if before is None or not len(weight):
         return Line(*head, **values, note="no item has a score on both sides")
-    own = None if "measured" in (one["state"], two["state"]) else _margin(one, margin)
+    own = None if not style.known(one["margin"]) else margin if margin is not None else float(one["margin"])
     found = compare(scores[0], before, weight, kind, higher, own)
     thin = len(weight) < COVERAGE * len(sides[1]) and found.state == "match"
     state = "chance" if _blind(one) else "undecided" if thin else found.state
@@ -173,9 +173,3 @@ def _blind(one: Row) -> bool:
 def _alone(side: pool.Side) -> pool.Side:
     """Scores without what dense had in the same moment, which is not who they are compared with here."""
     return {name: (score, weight, None) for name, (score, weight, _) in side.items()}
-
-
-def _margin(row: Row, asked: float | None) -> float:
-    """The margin that was asked for, else the metric's own."""
-    own = row.get("margin")
-    return asked if asked is not None else MARGIN if own is None or own != own else float(own)
