@@ -46,8 +46,11 @@ def _table(found: pd.DataFrame, tasks: list[Any]) -> Table:
     for name in [*(["model"] if many else []), "method"]:
         shown.add_column(name, no_wrap=True)
     for task in tasks:
-        shown.add_column(style.short_task(task).replace("_", "\n"), justify="right", no_wrap=True)
+        name = style.printable(style.short_task(task))
+        shown.add_column(Text(name.replace("_", "\n")), justify="right", no_wrap=True)
     for (model, label), group in found.groupby(["model", "label"], sort=False):
         told = {line.task: stats.limit_text(line) for line in group.itertuples()}
-        shown.add_row(*([model] if many else []), label, *(told.get(task, "") for task in tasks))
+        names = [model, label] if many else [label]
+        texts = [*map(style.printable, names), *(told.get(task, "") for task in tasks)]
+        shown.add_row(*map(Text, texts))
     return shown

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,95 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import amounts, collect, command, pool, rerun, style
+from analysis import amounts, command, rerun, style
+from analysis.candidates import Cell, cells, ratio
 from analysis.collect import AnalysisError
-from crunchmark.paired import MARGIN
 from crunchmark.store import Store
 
-KEPT = ("match", "dense")
 MANIFEST = "manifest.json"  # of an artifact that is whole
 LOOKS = {"kept": "green", "undecided": "yellow", "lost": "red"}
-FACTS = ["cell", "file_bytes", "calib_seed"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A setting with a file and a score on every task that matters; of several draws the largest file."""
-
-    label: str
-    budget: float
-    file_bytes: float
-    scores: Mapping[str, Any]  # by task: value, dense, low, high, state, higher_is_better
-    row: Mapping[str, Any]  # of its first draw
-    seeds: int
-
-    @property
-    def status(self) -> str:
-        """`kept` where every task is, `lost` where one is lost, else `undecided`."""
-        states = {score.state for score in self.scores.values()}
-        return "kept" if states <= set(KEPT) else "lost" if "fail" in states else "undecided"
-
-    @property
-    def loss(self) -> float:
-        """What it loses of dense, relative, on the mean over the tasks."""
-        signs = [(1.0 if s.higher_is_better else -1.0) * (1 - ratio(s)) for s in self.scores.values()]
-        return sum(signs) / len(signs)
-
-    @property
-    def name(self) -> str:
-        """Method and budget."""
-        return self.label if self.label == "dense" else f"{self.label} {style.budget_name(self.budget)}"
-
-
-def ratio(score: Any) -> float:
-    """A score over dense's; 1 is as good."""
-    return 1.0 if score.state == "dense" else float(score.value / score.dense)
-
-
-def cells(data: pd.DataFrame, keep: Mapping[str, float], store: Store | None, study: str) -> list[Cell]:
-    """Every setting that was asked all these tasks and whose size is known, the best first.
-
-    Args:
-        data: Rows of one model.
-        keep: Share of dense to be kept, by task.
-        store: Where the items are, which another share than the rows were judged by needs; None: nowhere.
-        study: Its name.
-    """
-    scores: dict[tuple[str, float], dict[str, Any]] = {}
-    for task, share in keep.items():
-        for score in judged(data, task, share, store, study).itertuples():
-            scores.setdefault((score.label, score.budget), {})[task] = score
-    found = []
-    for (label, budget), group in data.drop_duplicates("cell").groupby(["label", "budget"], sort=False):
-        own, size = scores.get((label, budget), {}), group["file_bytes"].max()
-        if len(own) == len(keep) and size == size:
-            found.append(Cell(label, budget, float(size), own, group.iloc[0].to_dict(), len(group)))
-    return sorted(found, key=_order)
-
-
-def _order(cell: Cell) -> tuple[bool, float, float]:
-    """The least loss first, a loss that is no number last; of equal ones the smaller file."""
-    broken = not cell.loss < float("inf")
-    return broken, 0.0 if broken else cell.loss, cell.file_bytes
-
-
-def judged(data: pd.DataFrame, task: str, share: float, store: Store | None, study: str) -> pd.DataFrame:
-    """The points of a task's headline, with the state that this share gives: the rows' where it is theirs."""
-    chosen = collect.select(data, (), [task])
-    collect.check_protocols(chosen)
-    states, margin = set(chosen["state"]), 1 - share
-    if states & {"chance", "measured"}:
-        why = "dense is at chance there" if "chance" in states else "it is told, never judged"
-        raise AnalysisError(f"--keep={task}={share:g}: nothing to keep: {why}")
-    own = chosen["margin"].map(lambda m: float(m) if style.known(m) else MARGIN)
-    if ((own - margin).abs() < 1e-9).all():
-        return collect.points(chosen)
-    if store is None:
-        raise AnalysisError(f"--keep={task}={share:g}: W&B has no items; valid there is the rows' 0.95")
-    try:
-        return pool.pooled(store, study, chosen.assign(margin=margin))
-    except ValueError as problem:
-        raise AnalysisError(f"--keep={task}={share:g}: {problem}") from None
 
 
 def artifact(cell: Cell, cache: Path) -> Path | None:
@@ -124,10 +41,10 @@ def taken(cell: Cell, data: pd.DataFrame, cache: Path) -> str:
     """How to get it: the path, or the command that makes it."""
     place = artifact(cell, cache)
     if place is not None:
-        return str(place)
+        return style.printable(place)
     tasks = data.loc[(data["cell"] == cell.row["cell"]) & (data["task"] != ""), "task"]
     line = rerun.command(cell.row, list(dict.fromkeys(tasks)))
-    return line or "its record does not say how it was made"
+    return style.printable(line) or "its record does not say how it was made"
 
 
 def main(argv: Sequence[str] | None = None) -> command.Answer:
@@ -180,9 +97,10 @@ def of_model(data: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def named(data: pd.DataFrame, shares: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Shares by the names that tasks have in the study; `all` stands for those that were judged."""
+    """Shares by the names that tasks have in the study; `all` stands for the judged ones not named."""
     scored = data[(data["task"] != "") & data["headline"]]
     there = list(dict.fromkeys(scored["task"]))
+    every: dict[str, float] = {}
     out: dict[str, float] = {}
     for name, share in shares:
         alike = [task for task in there if name in (task, style.short_task(task))]
@@ -195,8 +113,11 @@ def named(data: pd.DataFrame, shares: Sequence[tuple[str, float]]) -> dict[str, 
             what = "no task of this study was judged" if name == "all" else what
             valid = ", ".join(map(style.printable, ["all", *there]))
             raise AnalysisError(f"--keep={name!r}: {what}; valid: {valid}")
-        out |= dict.fromkeys(alike, share)
-    return out
+        own = every if name == "all" else out
+        if own.keys() & alike:
+            raise AnalysisError(f"--keep={name!r}: named twice, with {own[alike[0]]:g} and {share:g}")
+        own |= dict.fromkeys(alike, share)
+    return every | out
 
 
 def _show(
@@ -218,9 +139,8 @@ def _show(
     else:
         shown = _nearest(found, fits, keep, limit, console)
     for cell in shown:
-        draw = f" (draw {cell.row['calib_seed']} of {cell.seeds})" if cell.seeds > 1 else ""
         line = Text.assemble(
-            (style.printable(f"{cell.name}{draw}: "), "bold"), taken(cell, data, Path(given.cache))
+            (style.printable(f"{cell.name}{cell.draw}: "), "bold"), taken(cell, data, Path(given.cache))
         )
         console.print(line, soft_wrap=True)
     if counts["undecided"]:
@@ -280,15 +200,15 @@ def _table(shown: Sequence[Cell], keep: Mapping[str, float], what: Sequence[str]
         scores = [_score(cell.scores[task], bounds) for task in keep]
         head = [Text(what[i])] if what else []
         size, look = style.human_bytes(cell.file_bytes), LOOKS[cell.status]
-        table.add_row(*head, Text(style.printable(cell.name)), size, *scores, Text(cell.status, look))
+        table.add_row(*head, Text(style.printable(cell.name)), size, *scores, Text(cell.said, look))
     return table
 
 
 def _score(score: Any, bounds: bool) -> Text:
     """A value, what it is of dense, and between which bounds."""
     value = style.number(score.value)
-    if score.state == "dense":
-        return Text(f"{value}")
+    if score.state == "dense" or not style.known(ratio(score)):
+        return Text(value)
     text = f"{value} = {100 * ratio(score):.1f} %"
     if bounds and style.known(score.low) and style.known(score.high):
         low, high = (100 * (1 + end / score.dense) for end in (score.low, score.high))

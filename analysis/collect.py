@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import protocols
+from analysis import protocols, schema
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, JUDGED, budget_name, is_perplexity, known, short_task
@@ -35,18 +36,8 @@ NUMBERS = (
     *("peak_memory_bytes", "coverage", "allocate_seconds"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
-TEXTS = (
-    "model",
-    "method",
-    "knobs",
-    "accounting",
-    "state",
-    "reason",
-    "task",
-    "metric",
-    "protocol",
-    "executed_by",
-)
+TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
+TEXTS += ("executed_by",)
 
 
 class AnalysisError(ValueError):
@@ -54,8 +45,15 @@ class AnalysisError(ValueError):
 
 
 def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame with every column of the contract, typed, labelled and in reading order."""
-    data = pd.DataFrame(list(rows))
+    """Rows as a frame with every column of the contract, typed, labelled and in reading order.
+
+    Raises:
+        AnalysisError: a row is of a newer schema than this code knows.
+    """
+    try:
+        data = pd.DataFrame(schema.current(rows))
+    except ValueError as newer:
+        raise AnalysisError(str(newer)) from None
     for column in COLUMNS:
         if column not in data:
             data[column] = None
@@ -63,8 +61,8 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         data[column] = pd.to_numeric(data[column], errors="coerce").astype(float)
     for column in TEXTS:
         data[column] = data[column].map(lambda v: str(v) if known(v) else "").astype(object)
-    for column, default in (("headline", True), ("higher_is_better", True), ("simulated", False)):
-        data[column] = [bool(v) if known(v) else default for v in data[column]]
+    for column in ("headline", "higher_is_better", "simulated"):  # no scores: none of them
+        data[column] = [known(v) and bool(v) for v in data[column]]
     told = ["; ".join(dict.fromkeys(reasons(row).values())) for row in data.itertuples()]
     data["reason"] = [every or one for every, one in zip(told, data["reason"], strict=True)]
     data["budget"] = data["budget"].fillna(0.0).round(6)
@@ -92,9 +90,12 @@ def load(study: str, store_root: str | Path = "results") -> pd.DataFrame:
         data = beside_rows(frame(rows), store, study) if rows else None
     except ValueError as damaged:
         raise AnalysisError(str(damaged)) from None
-    if data is None:
-        raise AnalysisError(missing("study", study, names, str(root)))
-    return data
+    if data is not None:
+        return data
+    if study in names:
+        ask = shlex.join(["python", "-m", "analysis.status", study, "--store", str(root)])
+        raise AnalysisError(f"study={study!r}: no task of it is finished yet; see {ask}")
+    raise AnalysisError(missing("study", study, names, str(root)))
 
 
 def missing(field: str, name: str, names: list[str], where: str) -> str:
@@ -181,7 +182,8 @@ def select(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str]
             if name not in there and name != "all" and f"nano_{name}" not in there:
                 raise AnalysisError(f"--{field}={name!r}: not in this study; valid: all, {', '.join(there)}")
     if tasks and "all" not in tasks:
-        measured = measured[measured["task"].isin({*tasks, *(f"nano_{task}" for task in tasks)})]
+        wanted = {task if task in there else f"nano_{task}" for task in tasks}
+        measured = measured[measured["task"].isin(wanted)]
     if not metrics:
         return measured[measured["headline"]]
     return measured if "all" in metrics else measured[measured["metric"].isin(metrics)]
@@ -264,6 +266,14 @@ def reasons(row: Any) -> dict[str, str]:
         for text, tasks in alike.items()
     }
     return {task: named[text] for text, tasks in alike.items() for task in tasks}
+
+
+def reason_of(row: Any, task: str) -> str:
+    """Why a task has no score in a cell that ended without one; empty where the cell was not asked it."""
+    told = reasons(row)
+    if not told or not task:
+        return why(row)
+    return f"{row.state}: {told[task]}" if task in told else ""
 
 
 def _most(flags: Iterable[Any]) -> dict[str, int]:

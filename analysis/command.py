@@ -56,9 +56,9 @@ def read(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def listed(text: str, field: str = "", valid: Sequence[str] = ()) -> list[str]:
-    """A comma-separated option, checked against what is valid."""
+    """A comma-separated option; where only some names are valid, these and at least one."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
+    for name in names or [text]:
         if valid and name not in valid:
             raise collect.AnalysisError(f"--{field}={name!r}: valid: {', '.join(valid)}")
     return names

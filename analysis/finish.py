@@ -86,13 +86,14 @@ def _table(data: pd.DataFrame, shape: Shape, bare: Sequence[str]) -> tuple[Table
     for name in [*(["model"] if many else []), "method"]:
         shown.add_column(name, no_wrap=True)
     for name in ("removed", "on disk", *(names[task] for task, _ in tasks), "time"):
-        heading = name.replace("_", "\n").replace(" ", "\n") if shape.folded else name
-        shown.add_column(heading, justify="right", no_wrap=True)
+        heading = style.printable(name)
+        heading = heading.replace("_", "\n").replace(" ", "\n") if shape.folded else heading
+        shown.add_column(Text(heading), justify="right", no_wrap=True)
     scores = dict(iter(chosen.groupby("cell", sort=False)))
-    data = data.assign(label=_with_draws(data))
+    data = data.assign(label=_with_draws(data).map(style.printable))
     notes: dict[str, int] = {}
     for cell, group in data.groupby("cell", sort=False):
-        head = [Text(group["model"].iloc[0])] if many else []
+        head = [Text(style.printable(group["model"].iloc[0]))] if many else []
         if cell not in scores:
             shown.add_row(*head, *_gone(group.iloc[-1], len(tasks), notes))
             continue
@@ -129,8 +130,7 @@ def _gap(lost: pd.DataFrame, task: str, notes: dict[str, int]) -> Text:
     if lost.empty:
         return Text("")
     row = lost.iloc[-1]
-    told, whole = collect.reasons(row), collect.why(row).removeprefix(f"{row['state']}: ")
-    reason = told.get(task, "") if told else whole
+    reason = collect.reason_of(row, task).removeprefix(f"{row['state']}: ")
     return Text(_numbered(row["state"], [reason], notes) if reason else "", style="dim")
 
 

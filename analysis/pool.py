@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import crossed
 from analysis.style import known
-from crunchmark.paired import COVERAGE, KINDS, MARGIN, Array, value_of
+from crunchmark.paired import COVERAGE, KINDS, Array, value_of
 from crunchmark.store import Store
 
 POINT = ["model", "label", "budget", "task", "metric"]
@@ -89,6 +89,9 @@ class Reader:
         """Score, weight, and dense's score of the same moment, of each item of a metric."""
         if (cell, task) not in self.seen:
             self.seen[cell, task] = self._read(cell, task)
+        if metric not in self.seen[cell, task]:
+            where = f"study {self.study!r}: task {task!r} of cell {cell[:24]!r}"
+            raise ValueError(f"{where} has no stored items of its metric {metric!r}")
         return self.seen[cell, task][metric]
 
     def _read(self, cell: str, task: str) -> dict[str, Side]:
@@ -131,11 +134,9 @@ def _line(reader: Reader, group: pd.DataFrame, parent: str | None) -> dict[str, 
 
 
 def _margin(group: pd.DataFrame) -> float | None:
-    """Relative loss that is allowed; None: told only. Rows of an older harness do not say: 5 %."""
-    if "measured" in set(group["state"]):
-        return None
+    """Relative loss that is allowed; None: told only."""
     margin = group.iloc[0].get("margin")
-    return float(margin) if known(margin) and margin is not pd.NA else MARGIN
+    return float(margin) if known(margin) and margin is not pd.NA else None
 
 
 def kind_of(row: Mapping[str, Any] | pd.Series, side: Side) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
+from analysis.style import printable
+
 
 @dataclass
 class Cell:
@@ -35,23 +37,30 @@ class Grid:
         return list(dict.fromkeys(cell.note for cell in cells if cell.note))
 
 
+def markdown_text(text: str) -> str:
+    """Text for Markdown: on one line, and what a name holds is no HTML; emphasis of our own stays."""
+    return printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+
+
 def markdown(grid: Grid) -> str:
     """GitHub's tables with numbered footnotes below."""
     numbers = {note: i for i, note in enumerate(grid.notes(), 1)}
 
     def show(cell: Cell) -> str:
-        text = cell.text.replace("|", "\\|")
+        text = markdown_text(cell.text).replace("|", "\\|")
         text = f"**{text}**" if cell.match else text
         return text + (f" <sup>{numbers[cell.note]}</sup>" if cell.note else "")
 
     rows = [[show(cell) for cell in line] for block in grid.blocks for line in block]
-    widths = [max(map(len, column)) for column in zip(grid.head, *rows, strict=True)]
+    head = [markdown_text(name).replace("|", "\\|") for name in grid.head]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * max(3, width) for width in widths]
-    padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in [grid.head, rule, *rows]]
+    padded = [[t.ljust(w) for t, w in zip(row, widths, strict=True)] for row in [head, rule, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in padded]
-    notes = [f"{i}. {note}" for note, i in numbers.items()]
+    notes = [f"{i}. {markdown_text(note)}" for note, i in numbers.items()]
     below = ["", *notes] if notes else []
-    return "\n".join([f"### {grid.title}", "", *lines, "", grid.legend, *below]) + "\n"
+    legend = "\n\n".join(map(markdown_text, grid.legend.split("\n\n")))
+    return "\n".join([f"### {markdown_text(grid.title)}", "", *lines, "", legend, *below]) + "\n"
 
 
 _TEX = {

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from analysis import collect, command
+from analysis import collect, command, schema
 from crunchmark.store import Row, Store
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment" / "reproduce"
@@ -77,7 +77,7 @@ def of_study(study: str, store: Store) -> list[Point]:
         AnalysisError: there is no such study, or nothing is expected of it.
     """
     try:
-        rows = store.rows(study)
+        rows = schema.current(store.rows(study))
     except ValueError as missing:
         raise collect.AnalysisError(str(missing)) from None
     said = [row["expected"] for row in rows if row.get("expected")]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, outfile, protocols, style
+from analysis import collect, command, draws, outfile, protocols, style
 from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
@@ -30,6 +30,8 @@ def quality(data: pd.DataFrame, metrics: Sequence[str] = (), tasks: Sequence[str
     chosen = collect.select(data, metrics, tasks)
     collect.check_protocols(chosen)
     points, lost = collect.points(chosen), collect.gone(data)
+    away = draws.lost(data)
+    points["away"] = [draws.note(away, point) for point in points.itertuples()]
     models = list(dict.fromkeys([*points["model"], *lost["model"]]))
     older = int(data["older"].max()) if len(data) else 0
     legend = LEGEND + (f" {older} older cells of the same settings are not shown." if older else "")
@@ -101,10 +103,9 @@ def _unscored(
 
 def _gap(row: Any, task: str = "") -> Cell:
     """A cell that is not there, with the reason below the table: that of the task, where it has its own."""
-    told = {} if row is None else collect.reasons(row)
-    if row is None or (task and told and task not in told):
+    reason = "" if row is None else collect.reason_of(row, task)
+    if not reason:
         return Cell()
-    reason = f"{row.state}: {told[task]}" if task in told else collect.why(row)
     return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}", why=reason)
 
 
@@ -141,9 +142,9 @@ def score_cell(row: Any, best: bool = False) -> Cell:
     if row.seeds > 1:
         text += f" ({row.seeds} seeds)"
     mark = style.MARKS.get(row.state, "") if row.state != "fail" else ""
-    return Cell(
-        f"{text} {mark}".rstrip(), row.state == "match", collect.broken_note(row, row.label), best=best
-    )
+    at = f"{row.label} at {style.budget_name(row.budget)}, {style.short_task(row.task)}"
+    notes = [collect.broken_note(row, row.label), f"{at}: {row.away}" if row.away else ""]
+    return Cell(f"{text} {mark}".rstrip(), row.state == "match", "; ".join(filter(None, notes)), best=best)
 
 
 SIZE_HEAD = (

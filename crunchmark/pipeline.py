@@ -23,7 +23,7 @@ from crunchmark.models import dtype_of
 from crunchmark.scene import Exam
 from crunchmark.seeds import NUMERICS
 from crunchmark.shared import Shared
-from crunchmark.store import Row, Store
+from crunchmark.store import SCHEMA, Row, Store
 from crunchmark.task import Item, Metric, Task
 from crunchmark.terms import Dense, Term
 from crunchmark.view import View
@@ -165,7 +165,7 @@ class Runner:
         found = rows(name, task.protocol(), items, {m.name: m for m in metrics}, dense)
         for *_, extra in data["items"] if dense is not None else ():
             extra.pop("question", None)  # the parent's items tell it, once for all cells
-        data |= {"protocol": task.protocol(), "rows": found}
+        data |= {"schema": SCHEMA, "protocol": task.protocol(), "rows": found}
         self.store.put_task(cell.study, cell.key, name, data)
 
     def _artifact(self, cell: Cell) -> AbstractContextManager[Path]:
@@ -174,6 +174,7 @@ class Runner:
 
     def _about(self, cell: Cell) -> Row:
         return {
+            "schema": SCHEMA,
             "study": cell.study,
             "cell": cell.key,
             "model": cell.model.title,

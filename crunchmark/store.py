@@ -15,6 +15,7 @@ from crunchmark.files import locked, read_json, write_json
 from crunchmark.keys import key_of
 
 Row = dict[str, Any]
+SCHEMA = 1  # of what cell.json and task files hold; `analysis.schema` reads older ones
 OWN = (
     "state",
     "reason",
@@ -91,7 +92,14 @@ def _of_cell(folder: Path) -> Iterator[Row]:
     for path in sorted(folder.glob("task-*.json")):
         task = read_json(path) or {}
         for row in task.get("rows", []):
-            yield shared | task.get("about", {}) | row
+            yield shared | task.get("about", {}) | row | _version(facts, task)
+
+
+def _version(facts: Row, task: Row) -> Row:
+    """Of two files the older version, which says what a row may lack; but never one to hide a newer one."""
+    said = [file.get("schema", 0) for file in (facts, task)]
+    newer = [version for version in said if version not in range(SCHEMA + 1)]
+    return {"schema": newer[0] if newer else min(said)} if any(said) else {}
 
 
 def run_id(row: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from analysis import outfile, style
 from analysis.compare.changed import Change
-from analysis.render import Cell, Grid, markdown
+from analysis.render import Cell, Grid, markdown, markdown_text
 from crunchmark.store import Row
 
 FORMATS = ("md", "csv", "json")
@@ -217,21 +217,16 @@ def write(found: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]
 
 
 def _markdown(found: Comparison) -> str:
-    """Both tables and the answer; what a name holds is no HTML."""
-
-    def cells(texts: Sequence[str]) -> list[Cell]:
-        return [Cell(text.replace("&", "&amp;").replace("<", "&lt;")) for text in texts]
-
-    lines = [cells(_texts(row)) for row in _chosen(found.lines, True).to_dict("records")]
+    """Both tables and the answer."""
+    lines = [list(map(Cell, _texts(row))) for row in _chosen(found.lines, True).to_dict("records")]
     parts = [
-        f"# {found.a} and {found.b}\n".replace("<", "&lt;"),
-        f"**{found.answer()}**\n".replace("<", "&lt;"),
+        markdown_text(f"# {found.a} and {found.b}") + "\n",
+        markdown_text(f"**{found.answer()}**") + "\n",
     ]
     if found.changes:
-        parts.append(
-            markdown(Grid("What else changed", list(CHANGED), [[cells(t) for t in _changed(found.changes)]]))
-        )
-    legend = "\n\n".join([NUMBERS if found.published else LEGEND, *_apart(found)]).replace("<", "&lt;")
+        changed = [list(map(Cell, texts)) for texts in _changed(found.changes)]
+        parts.append(markdown(Grid("What else changed", list(CHANGED), [changed])))
+    legend = "\n\n".join([NUMBERS if found.published else LEGEND, *_apart(found)])
     parts.append(markdown(Grid("Scores", list(HEAD), [lines], legend)))
     return "\n".join(parts)
 

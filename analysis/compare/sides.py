@@ -106,8 +106,9 @@ def _cell(store: Store, study: str, key: str, where: str) -> pd.DataFrame:
     try:
         rows = store.rows(study)
     except ValueError:
+        rows = []
+    if not rows:
         collect.load(study, store.root)  # says what is wrong with the store, the study or a file
-        raise
     found = {str(row["cell"]): row for row in rows}
     alike = [cell for cell in found if cell.startswith(key)]
     if len(alike) != 1:

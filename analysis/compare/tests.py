@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import collect, pool, stats, style
 from analysis.compare.sides import Pairing, Side
-from crunchmark.paired import COVERAGE, MARGIN, compare, value_of
+from crunchmark.paired import COVERAGE, compare, value_of
 from crunchmark.store import Row
 
 LEVEL = 0.05  # of a difference, two-sided; a regression is one-sided, at half of it
@@ -111,12 +111,10 @@ def _pair(
         head = (title, cell_a, cell_b, *key, bool(one["higher_is_better"]))
         if key in theirs:
             yield _tested(head, one, theirs[key], readers, margin)
-        elif len(ended):
-            last = ended.iloc[-1]
-            reason = collect.reasons(last).get(key[0]) or collect.why(last)
-            yield Line(*head, value_a=one["value"], state=LOST, note=style.printable(reason))
         else:
-            yield Line(*head, value_a=one["value"], note=ONE_SIDED[0])
+            reason = collect.reason_of(ended.iloc[-1], key[0]) if len(ended) else ""
+            said = {"state": LOST, "note": style.printable(reason)} if reason else {"note": ONE_SIDED[0]}
+            yield Line(*head, value_a=one["value"], **said)
     for key in (key for key in theirs if key in wanted and key not in ours):
         two = theirs[key]
         head = (title, cell_a, cell_b, *key, bool(two["higher_is_better"]))
@@ -149,15 +147,14 @@ def _tested(
         ]
         scores, before, weight = pool.arrays([sides[1]], sides[0], f"{task} of {head[0]}")
         kind = pool.kind_of(one, sides[0])
-    except (ValueError, KeyError) as problem:
+    except ValueError as problem:
         return Line(*head, **values, note=style.printable(problem))
     if before is None or not len(weight):
         return Line(*head, **values, note="no item has a score on both sides")
-    own = None if "measured" in (one["state"], two["state"]) else _margin(one, margin)
+    own = None if not style.known(one["margin"]) else margin if margin is not None else float(one["margin"])
     found = compare(scores[0], before, weight, kind, higher, own)
     thin = len(weight) < COVERAGE * len(sides[1]) and found.state == "match"
-    chance = "chance" in (one["state"], two["state"])
-    state = "chance" if chance else "undecided" if thin else found.state
+    state = "chance" if _blind(one) else "undecided" if thin else found.state
     values = {"value_a": found.dense, "value_b": value_of(scores[0], weight, kind)}
     told = {name: getattr(found, name) for name in TOLD}
     n, items = len(weight), len(sides[1])
@@ -166,12 +163,13 @@ def _tested(
     return Line(*head, n=n, **values, **told, margin=own, identical=same, state=state, note=note)
 
 
+def _blind(one: Row) -> bool:
+    """Whether A had nothing to lose; what became of B's own dense is B's loss and excuses nothing."""
+    before = one["value"] if one["method"] == "dense" else one["dense"]
+    told = {"dense": before, "chance": one["chance"], "higher_is_better": one["higher_is_better"]}
+    return bool(collect.at_chance(pd.DataFrame([told])).item())
+
+
 def _alone(side: pool.Side) -> pool.Side:
     """Scores without what dense had in the same moment, which is not who they are compared with here."""
     return {name: (score, weight, None) for name, (score, weight, _) in side.items()}
-
-
-def _margin(row: Row, asked: float | None) -> float:
-    """The margin that was asked for, else the metric's own."""
-    own = row.get("margin")
-    return asked if asked is not None else MARGIN if own is None or own != own else float(own)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, style
+from analysis import collect, draws, style
 from analysis.collect import AnalysisError
 
 KEY = ["model", "label", "budget"]
@@ -50,14 +50,14 @@ def measured(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def settings(data: pd.DataFrame) -> tuple[Columns, list[tuple[str, str, float]]]:
-    """Columns of the settings in reading order, and their keys; facts are means over calibration seeds.
+    """Columns of the settings in reading order, and their keys; facts are means over draws with scores.
 
     Raises:
         AnalysisError: there is no cell at all.
     """
     if data.empty:
         raise AnalysisError("study: no cell to show; run a sweep into it first")
-    cells = data.drop_duplicates("cell")
+    cells = draws.standing(data)
     first = cells.drop_duplicates(KEY)
     index = pd.MultiIndex.from_frame(first[KEY])
     out: Columns = {name: _texts(first, name) for name in TEXTS}

@@ -222,7 +222,7 @@ def test_a_study_of_failures_is_shown(rows):
 def test_a_study_that_is_not_there_or_empty_is_one_line(root, capsys):
     (root / "half" / "abc").mkdir(parents=True)
     (root / "half" / "abc" / "cell.json").write_text("{}")
-    for study, part in (("nothing", "study='nothing': no rows"), ("half", "study='half': no rows")):
+    for study, part in (("nothing", "no rows in"), ("half", "no task of it is finished yet; see")):
         assert command.run(report.main, [study, "--store", str(root)]) == 2
         err = capsys.readouterr().err
         assert part in err
