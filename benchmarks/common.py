@@ -1,12 +1,10 @@
 """What the benchmarks share: a random Llama, calibration without text, a meter for seconds and memory."""
 
 import argparse
-import ctypes
 import gc
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.peers import REPOSITORIES, commit
-from crunchmark.machine import facts, measured
+from crunchmark.machine import facts, measured, trim
 
 VOCABULARY = 4096
 
@@ -58,8 +56,7 @@ class Cost:
 def cost(work: Callable[[], object]) -> Cost:
     """Run it and measure."""
     gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed pages would hide what is asked for again
+    trim()  # freed pages would hide what is asked for again
     before, cpu = _resident(), time.process_time()
     with measured() as stage:
         work()

@@ -3,35 +3,27 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from torch import Tensor, nn
+from transformers import AutoConfig, GenerationConfig
 
-from crunchmark.dropped import rebuild as redrop
+from crunchmark.bare import bare
 from crunchmark.execution import equip
 from crunchmark.files import write_json
-from crunchmark.modular import rebuild as remodel
-from crunchmark.shrunk import rebuild as reshrink
-from crunchmark.sliced import rebuild as reslice
+from crunchmark.machine import trim
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
 from crunchmark.terms import Dense, Term, unpack
-from crunchmark.view import View
+from crunchmark.view import Site, View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 MADE = "made.json"  # beside the artifact, not of it: what differs between two makings of the same bytes
 GENERATED = ("transformers_version", "_from_model_config")  # said of the file, not of how to generate
-EDITS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {  # kind -> rebuild it on a fresh model
-    "sliced": reslice,
-    "shrunk": reshrink,
-    "dropped": redrop,
-    "modular": remodel,
-}
 
 
 def write(
@@ -167,7 +159,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Any:
-    """The compressed model, in eval mode.
+    """The compressed model, in eval mode; never needs more memory than it keeps and the one layer in hand.
 
     packed: True runs the terms, by kernels where the device has them for the dtype; False puts each term's
         dense weight into the ordinary linear.
@@ -177,51 +169,78 @@ def load(
     Raises:
         ValueError: version, hash, shape or dtype is not what the manifest says; names the field.
     """
-    folder = Path(path)
+    folder, device = Path(path), torch.device(device)
     manifest = read_manifest(folder)
-    tensors = read(folder / WEIGHTS)
-    for name, (shape, stored) in manifest["tensors"].items():
-        _check(folder, name, tensors.get(name), shape, stored)
+    rest = _checked(folder, manifest)
     config = dict(manifest["config"])
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype
-    )
-    for edit in manifest["edits"]:
-        EDITS[edit["kind"]](model, edit)
-    rest = {k: t for k, t in tensors.items() if "::" not in k}
-    missing, unexpected = model.load_state_dict(rest, strict=False)
+    config = AutoConfig.for_model(config.pop("model_type"), **config)
+    model = bare(config, dtype, manifest["edits"])
+    missing, unexpected = _fill(model, folder / WEIGHTS, rest, device)
     model.tie_weights()
     model.generation_config.update(**manifest.get("generation", {}))
     view = View(model)
-    sites = {site.name: site for i in range(len(view.blocks)) for site in view.sites(i)}
-    for name, term in terms_of(manifest, tensors):
-        if term.shape != view.layers()[name]:
+    sites = {site.name: site for site in view.all_sites()}
+    for name, term in terms_of(folder, manifest):
+        if term.shape != sites[name].shape:
             raise ValueError(
-                f"{folder}: layers.{name} has shape {term.shape}; the model's is {view.layers()[name]}"
+                f"{folder}: layers.{name} has shape {term.shape}; the model's is {sites[name].shape}"
             )
         # a dense term has nothing to run but a linear layer, which needs no cast at every call
-        sites[name].install(term, packed=packed and not isinstance(term, Dense))
+        _install(sites[name], term, packed and not isinstance(term, Dense), device)
+        equip(sites[name].module, device, dtype)
+        trim()  # else what one layer leaves is too small or in the way for the next
     left = [m for m in missing if m.removesuffix(".weight") not in manifest["layers"] and not _tied(model, m)]
     if unexpected or left:
         raise ValueError(
             f"{folder}: tensors do not fit the model; missing {left}, unexpected {list(unexpected)}"
         )
-    model = model.to(device).eval()
-    equip(model, torch.device(device), dtype)
-    return model
+    return model.to(device).eval()
 
 
-def terms_of(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Term]]:
-    """The terms by the name of their layer."""
+def _checked(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors no term is made of; shapes and dtypes of all are the manifest's."""
+    tensors = read(folder / WEIGHTS)
+    for name, (shape, stored) in manifest["tensors"].items():
+        _check(folder, name, tensors.get(name), shape, stored)
+    return [name for name in tensors if "::" not in name]
+
+
+def _fill(model: Any, path: Path, names: Sequence[str], device: torch.device) -> Any:
+    """Give the bare model these tensors, one by one; which it misses, and which it does not know."""
+    own, found = model.state_dict(), {}
+    for name in names:
+        tensor = read(path, [name])[name]
+        found[name] = tensor.to(device, own[name].dtype, copy=True) if name in own else tensor
+    return model.load_state_dict(found, strict=False, assign=True)
+
+
+def _install(site: Site, term: Term, packed: bool, device: torch.device) -> None:
+    """Put a term into a layer whose weight is nowhere yet; it is laid out here, whatever the device."""
+    if packed:
+        site.install(term.to(device), packed)
+        return
+    weight: Any = site.module.weight
+    empty = torch.empty_like(weight, device=device)
+    site.module.weight = nn.Parameter(empty, requires_grad=weight.requires_grad)
+    site.install(term)
+
+
+def terms_of(folder: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, Term]]:
+    """The terms by the name of their layer, read one by one."""
     for name, layer in manifest["layers"].items():
-        yield name, unpack({k: tensors[full] for k, full in layer["tensors"].items()}, layer["meta"])
+        yield name, _term(folder, layer)
+
+
+def _term(folder: Path, layer: Mapping[str, Any]) -> Term:
+    found = read(folder / WEIGHTS, layer["tensors"].values())
+    return unpack({k: found[full] for k, full in layer["tensors"].items()}, layer["meta"])
 
 
 def _tied(model: Any, name: str) -> bool:
     """Whether the tensor shares storage with another one (a tied head is stored once)."""
     state = model.state_dict(keep_vars=True)
-    here = state[name].data_ptr()
-    return sum(int(t.data_ptr() == here) for t in state.values()) > 1
+    here = state[name]
+    return not here.is_meta and sum(int(t.data_ptr() == here.data_ptr()) for t in state.values()) > 1
 
 
 def _check(folder: Path, name: str, tensor: Tensor | None, shape: list[int], dtype: str) -> None:

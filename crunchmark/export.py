@@ -21,7 +21,7 @@ from crunchmark.checks import one_of
 from crunchmark.files import read_json, whole_folder, write_json
 from crunchmark.models import DTYPES, dtype_of
 from crunchmark.plain import plain
-from crunchmark.tensorfile import load, save
+from crunchmark.tensorfile import save
 from crunchmark.terms import Dense
 
 AUTO = "auto"  # the dtype that the artifact's real numbers are stored in
@@ -67,7 +67,7 @@ def to_compressed_tensors(folder: Path | str, out: Path | str) -> None:
             "valid: pip install 'crunchmark-bench[export]', or to=hf"
         )
     manifest = artifact.read_manifest(source)
-    found = artifact.terms_of(manifest, load(source / artifact.WEIGHTS))
+    found = artifact.terms_of(source, manifest)
     terms: dict[str, Any] = {name: term for name, term in found if not isinstance(term, Dense)}
     pack_quantized.check(terms)
     model = _plain(source, manifest)

@@ -1,5 +1,6 @@
 """What a row says of where it was made: commit, versions, device, threads, seconds, peak memory."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -106,6 +107,12 @@ def check_device(device: str) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device} but this machine offers torch no GPU; valid: cpu")
     return found
+
+
+def trim() -> None:
+    """Give freed memory back to the system, where the C library keeps it for later (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Stage:

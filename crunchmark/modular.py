@@ -132,13 +132,18 @@ def weights_of(view: View, i: int) -> Weights:
     found: dict[str, Tensor] = {}
     for part in PARTS:
         module: Any = sites["qkv" if "qkv" in sites else part].module
-        rows, w = heads.rows(part, torch.arange(heads.groups)), matrix(module).cpu()
+        rows, w = heads.rows(part, torch.arange(heads.groups)), _near(matrix(module))
         shape = (heads.groups, heads.queries, heads.width) if part == "q" else (heads.groups, heads.width)
-        bias = w.new_zeros(len(w)) if module.bias is None else module.bias.detach().cpu().double()
+        bias = w.new_zeros(len(w)) if module.bias is None else _near(module.bias.detach().double())
         found |= {part: w[rows].view(*shape, -1), f"{part}_bias": bias[rows].view(shape)}
-    o = matrix(sites["o"].module).cpu()  # (D, heads * d)
+    o = _near(matrix(sites["o"].module))  # (D, heads * d)
     o = o.view(len(o), heads.groups, heads.queries, heads.width).permute(1, 3, 2, 0)
     return Weights(o=o, **found)
+
+
+def _near(tensor: Tensor) -> Tensor:
+    """On the CPU, if it is anywhere."""
+    return tensor if tensor.is_meta else tensor.cpu()
 
 
 @torch.no_grad()
@@ -154,7 +159,7 @@ def install(view: View, i: int, new: Weights, pairs: Tensor) -> None:
     plain = wide - 2 * pairs.shape[1]
     attn.modular = Modular(groups, queries, pairs.shape[1], plain, new.v.shape[1], tuple(names))
     rows = [t.flatten(0, -2) for t in (new.q, new.k, new.v)]
-    biases = [new.q_bias.flatten(), new.k_bias.flatten(), torch.zeros(len(rows[2]))]
+    biases = [new.q_bias.flatten(), new.k_bias.flatten(), rows[2].new_zeros(len(rows[2]))]
     if "qkv" in sites:
         module: Any = sites["qkv"].module
         put(module, torch.cat(rows), None if module.bias is None else torch.cat(biases))

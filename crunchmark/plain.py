@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
+from crunchmark.bare import bare
 from crunchmark.heads import channels_of, heads_of
 from crunchmark.view import View
 
@@ -39,8 +39,7 @@ def plain(model: Any, edits: Sequence[str]) -> Any:
     for changes in _changes(view, shrunk):
         config = deepcopy(model.config)
         config.update(changes)
-        with torch.device("meta"):
-            fresh = AutoModelForCausalLM.from_config(config)
+        fresh = bare(config, config.dtype)
         shapes = {name: tuple(t.shape) for name, t in fresh.state_dict().items()}
         trouble.append(list(_differences(own, shapes, wider)))
         if not trouble[-1]:
@@ -96,7 +95,7 @@ def _differences(
 
 @torch.no_grad()
 def _fill(fresh: Any, model: Any, own: Mapping[str, Tensor]) -> None:
-    """Give the model on no device these tensors, zeros where they lack something, and the other's buffers."""
+    """Give the bare model these tensors, and zeros where they lack something."""
     found = dict(own)
     for name, tensor in fresh.state_dict().items():
         if name not in own or own[name].shape != tensor.shape:
@@ -105,10 +104,6 @@ def _fill(fresh: Any, model: Any, own: Mapping[str, Tensor]) -> None:
             found[name][tuple(slice(n) for n in own[name].shape)] = own[name]
     fresh.load_state_dict(found, assign=True)
     fresh.tie_weights()
-    for name, buffer in list(fresh.named_buffers()):
-        if buffer.is_meta:  # not in the state: angles of positions
-            parent, _, attr = name.rpartition(".")
-            setattr(fresh.get_submodule(parent), attr, model.get_buffer(name))
     fresh.generation_config = deepcopy(model.generation_config)
     fresh.eval()
 

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -25,17 +25,21 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file in the cache or of an artifact.
+def load(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file in the cache or of an artifact, or those of these names that it holds.
+
+    They are its pages in memory: what is read of them is resident until all of one call are gone.
 
     Raises:
         ValueError: it is damaged; says what to delete.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            there = file.keys()
+            chosen = there if names is None else set(names).intersection(there)
+            return {name: file.get_tensor(name) for name in chosen}
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
-    return tensors
 
 
 def damaged(path: Path, error: Exception) -> ValueError:

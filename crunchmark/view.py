@@ -83,7 +83,7 @@ class Site:
         if isinstance(module, TermLinear):
             module.term = term
         elif packed:
-            term = term.to(module.weight.device)
+            term = term if module.weight.is_meta else term.to(module.weight.device)
             bias = None if term.alone else self.bias
             setattr(self.parent, self.attr, TermLinear(term, bias).train(module.training))
         else:

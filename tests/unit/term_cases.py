@@ -1,5 +1,6 @@
 """Terms of every kind and shape, drawn at random."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -47,6 +48,12 @@ normal_grids = st.builds(NormalGrid, *[st.sampled_from(BITS)] * 2, st.integers(1
 
 def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bits_per_weight(term):
+    """Of what is written, tensor by tensor."""
+    written = sum(t.numel() * t.element_size() for t in term.pack()[0].values())
+    return 8 * written / math.prod(term.shape)
 
 
 def quantised(w, bits, group, sym, real=False):

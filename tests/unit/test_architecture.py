@@ -50,7 +50,7 @@ LAYERS = [  # each may import from its own and from those before
     },
     {
         *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher", "folds"),
-        *("modular", "modules", "allocation", "tuning"),
+        *("modular", "modules", "allocation", "tuning", "bare"),
     },
     {"artifact", "models", "evaluate", "track", "shared"},
     {"maker", "plain", "pack_quantized"},

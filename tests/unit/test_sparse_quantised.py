@@ -1,12 +1,10 @@
 """Kept weights as integers: the bytes of the papers' formulas, exact zeros, and what is refused."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from term_cases import all_bits, kept_codes, normal, quick, seeds, sides
+from term_cases import all_bits, bits_per_weight, kept_codes, normal, quick, seeds, sides
 
 from crunchmark.budget import Room, Unreachable
 from crunchmark.rounding import grids
@@ -19,10 +17,6 @@ def term_of(mask, layout, bits, group, sym):
     scale, zero = grids(w, bits, group, sym)
     codes = (w.abs() * 1000).int().remainder(2**bits).byte()
     return SparseQuantised.of(Kept(mask, layout), codes, scale, None if sym else zero, bits, group)
-
-
-def bits_per_weight(term):
-    return 8 * term.nbytes() / math.prod(term.shape)
 
 
 @pytest.mark.parametrize("wide", [256, 4096])

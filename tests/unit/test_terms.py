@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from term_cases import all_bits, dtypes, normal, quantised, quick, seeds, sides, terms
+from term_cases import all_bits, bits_per_weight, dtypes, normal, quantised, quick, seeds, sides, terms
 
 from crunchmark.budget import Room
 from crunchmark.rounding import grid, round_to, value_of
@@ -114,6 +114,33 @@ def test_real_zeros_are_kept_and_counted(out, wide, seed, bits, group):
     assert term.nbytes() == out * (math.ceil(wide * bits / 8) + 4 * groups)
     assert term.pack()[1]["real"] is True
     assert "real" not in quantised(normal(seed, out, wide), bits, group, False)[0].pack()[1]
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "sym", "want"),
+    [
+        (4, 128, False, 4.15625),
+        (3, 128, False, 3.1484375),
+        (2, 32, False, 2.5625),
+        (8, 64, False, 8.375),
+        (4, 128, True, 4.125),
+        (3, 64, True, 3.25),
+        (8, -1, True, 8.00390625),
+    ],
+)
+def test_bits_per_weight_of_integers(bits, group, sym, want):
+    """b + (16 + b) / g with a zero of b bits per group, b + 16 / g with the symmetric one; rows of 4096."""
+    assert bits_per_weight(quantised(normal(0, 2, 4096), bits, group, sym)[0]) == want
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "want"),
+    [(2, 4, 9.0), (4, 8, 9.5), (1, 4, 4.5), (1, 8, 2.375), (1, 16, 1.25), (1, 32, 0.65625)],
+)
+def test_bits_per_weight_of_n_in_m(n, m, want):
+    """n / m (16 + ceil(log2 m)): values in 16 bits and their positions; rows of 4096."""
+    w = normal(0, 2, 4096)
+    assert bits_per_weight(NM.largest(w, w.abs(), n, m, torch.bfloat16)) == want
 
 
 @quick
