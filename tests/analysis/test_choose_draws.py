@@ -96,7 +96,7 @@ def test_names_do_not_break_a_line(tmp_path, capsys):
     cell(tmp_path, "s", "wanda", 0.2, GOOD, DENSE, model="a\nb")
     code, out, _ = asked(capsys, tmp_path, "--keep", "mcr=0.95")
     assert code == 0
-    assert "model.path=PATH_OF_" in out.splitlines()[-1]
+    assert "PATH_OF_a\N{REPLACEMENT CHARACTER}b" in out.splitlines()[-1]
     assert "budget=0.2" in out.splitlines()[-1]
 
 

@@ -14,7 +14,7 @@ from crunchmark.calib import Source
 from crunchmark.cell import Draw
 from crunchmark.pipeline import Runner
 from crunchmark.projected import directions
-from crunchmark.store import Store
+from crunchmark.store import SCHEMA, Store
 from methods import svd_llm
 from methods.magnitude import Magnitude
 from methods.svd import SVD
@@ -25,6 +25,7 @@ def test_a_cell_brings_its_dense_parent(runner, make, tmp_path):
     rows = runner.run(make(SVDLLM(), 0.3))
     assert [r["metric"] for r in rows] == ["logp", "hit"]
     assert rows[0]["method"] == "svdllm"
+    assert {r["schema"] for r in rows} == {SCHEMA}
     assert 0.3 <= rows[0]["achieved_bytes"] < 0.35
     assert rows[0]["file_bytes"] > rows[0]["model_bytes"] > rows[0]["scope_bytes"]
     dense = [r for r in runner.store.rows("s") if r["method"] == "dense"]
