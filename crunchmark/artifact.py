@@ -17,7 +17,7 @@ from crunchmark.files import write_json
 from crunchmark.machine import trim
 from crunchmark.tensorfile import damaged, save
 from crunchmark.tensorfile import load as read
-from crunchmark.terms import Dense, Term, unpack
+from crunchmark.terms import Dense, Term, check_finite, unpack
 from crunchmark.view import Site, View
 
 FORMAT, VERSION = "crunchmark-artifact", 1
@@ -80,6 +80,7 @@ def _rest(view: View, done: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
             continue
         seen.add(tensor.data_ptr())
         rest[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+    check_finite("rounding", rest.items(), dtype)
     return rest
 
 

@@ -31,6 +31,17 @@ def test_how_to_generate_goes_along(tiny, tmp_path):
     assert (read.eos_token_id, read.temperature, read.do_sample) == ([2, 7], 0.6, True)
 
 
+def test_what_16_bits_can_not_hold_is_named(tiny, tmp_path):
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = 1e5
+    artifact.write(made(tmp_path), View(model), {}, torch.bfloat16, {})
+    with pytest.raises(
+        ValueError, match=r"inf in model.norm.weight \(float16\); valid: model.dtype=bfloat16"
+    ):
+        artifact.write(tmp_path / "a", View(model), {}, torch.float16, {})
+
+
 def test_what_the_config_says_is_not_said_again(tiny, tmp_path):
     artifact.write(made(tmp_path), View(tiny("llama")), {}, torch.float32, {})
     assert "generation" not in json.loads((tmp_path / "a" / artifact.MANIFEST).read_text())
