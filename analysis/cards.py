@@ -24,7 +24,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 HEAD = """# Methods
 
 Written by `python -m analysis.cards` from the docstrings in `methods/` and the notes in `conf/method/`; a
-test fails when it is stale. How to add one: [CONTRIBUTING.md](../CONTRIBUTING.md). What the contracts are:
+test fails when it is stale. How to add one: [tutorial](tutorial.md). What the contracts are:
 [ADR 1](adr/0001-two-method-contracts.md). *Published* is what a paper or a repository reports on its own
 model and data, not a number of ours; how it counts: [budgets](budgets.md).
 
