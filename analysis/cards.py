@@ -129,10 +129,22 @@ def _core_class(root: Path, name: str) -> ast.ClassDef:
 
 
 def source(target: str, root: Path) -> Source:
-    """The class that a `_target_` such as methods.gptq.GPTQ names."""
+    """The class that a `_target_` such as methods.gptq.GPTQ names.
+
+    Raises:
+        ValueError: there is none; names those of the module.
+    """
     module, _, name = target.rpartition(".")
     path = root / (module.replace(".", "/") + ".py")
-    return Source(ast.parse(path.read_text(encoding="utf-8")), name, root)
+    if not path.is_file():
+        raise ValueError(f"_target_={target!r}: there is no {path.relative_to(root)}")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    there = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    if name not in there:
+        raise ValueError(
+            f"_target_={target!r}: no class of {path.relative_to(root)}; valid: {', '.join(there)}"
+        )
+    return Source(tree, name, root)
 
 
 def cards(root: Path = ROOT) -> str:
@@ -222,8 +234,13 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Write the page, or with --check say whether the one there is what would be written."""
     options = argparse.ArgumentParser(prog="python -m analysis.cards", description=cards.__doc__)
     options.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
-    page, text = root / PAGE, cards(root)
-    if not options.parse_args(argv).check:
+    check, page = options.parse_args(argv).check, root / PAGE
+    try:
+        text = cards(root)
+    except ValueError as problem:
+        sys.stderr.write(f"error: {problem}\n")
+        return 2
+    if not check:
         page.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{page.relative_to(root)}\n")
         return 0

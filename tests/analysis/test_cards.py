@@ -82,6 +82,18 @@ def test_stale_after_a_change_and_fresh_after_writing(copy, capsys):
     assert "| `method.run` | `4` |" in card((copy / cards.PAGE).read_text(), "wanda")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("wanda.Wandaa", "no class of methods/wanda.py; valid: Wanda"), ("wandaa.Wanda", "there is no")],
+)
+def test_a_target_that_is_not_there_is_one_line(copy, capsys, wrong, said):
+    path = copy / "conf" / "method" / "wanda.yaml"
+    path.write_text(path.read_text().replace("wanda.Wanda", wrong))
+    assert cards.main([], copy) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"_target_='methods.{wrong}': {said}" in line
+
+
 def test_a_missing_page_is_stale(copy):
     (copy / cards.PAGE).unlink()
     assert cards.main(["--check"], copy) == 1
