@@ -6,11 +6,11 @@ processes share the work by `hydra.sweeper.part=1/2`: part k of n takes every n-
 
 import itertools
 import re
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -28,31 +28,6 @@ class Lean(Sweeper):
     Whether a config composes hangs on its groups and on the names of its options, not on their values.
     """
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose one cell of each kind; raises what Hydra says of it."""
-        groups = set(self.hydra_context.config_loader.list_groups(""))
-        kinds = {tuple(_kind(word, groups) for word in cell): cell for cell in batch}
-        super().validate_batch_is_legal(list(kinds.values()))
-
-
-class Products(Lean, BasicSweeper):
-    """Hydra's own sweeper, leaner; by the same name, which a sweep has where nothing else is said."""
-
-
-PRODUCTS = {"_target_": f"{__name__}.Products", "max_batch_size": None, "params": None}
-ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=PRODUCTS, provider="crunchmark")
-
-
-class Grids(Lean):
-    """All cells of all grids, launched as one batch: mistakes show before anything runs.
-
-    grids: options to values, each as one would write it behind `-m`.
-    part: "k/n", which of n equal shares of the cells to run.
-    """
-
-    def __init__(self, grids: Sequence[Mapping[str, Any]], part: str = "1/1") -> None:
-        self.grids, self.part = grids, str(part)
-
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's introduction: what loads configs, and what runs jobs."""
         self.hydra_context, self.config = hydra_context, config
@@ -67,6 +42,46 @@ class Grids(Lean):
         self.validate_batch_is_legal(batch)
         done = self.launcher.launch(batch, initial_job_idx=0) if batch else []
         return [job.return_value for job in done]
+
+    @abstractmethod
+    def cells(self, parser: OverridesParser, arguments: list[str]) -> list[list[str]]:
+        """The cells of a sweep with these arguments, as lists of overrides."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose one cell of each kind; raises what Hydra says of it."""
+        groups = set(self.hydra_context.config_loader.list_groups(""))
+        kinds = {tuple(_kind(word, groups) for word in cell): cell for cell in batch}
+        super().validate_batch_is_legal(list(kinds.values()))
+
+
+class Products(Lean):
+    """One grid: what a sweep has where nothing else is said, by the name of Hydra's own sweeper.
+
+    params: options to values, as one would write them behind `-m`, which may replace them.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+        self.params = dict(params or {})
+
+    def cells(self, parser: OverridesParser, arguments: list[str]) -> list[list[str]]:
+        """Every combination of the values."""
+        own = [f"{option}={value}" for option, value in self.params.items()]
+        return [list(cell) for cell in _product(parser.parse_overrides([*own, *arguments]))]
+
+
+PRODUCTS = {"_target_": f"{__name__}.Products", "params": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=PRODUCTS, provider="crunchmark")
+
+
+class Grids(Lean):
+    """All cells of all grids, launched as one batch: mistakes show before anything runs.
+
+    grids: options to values, each as one would write it behind `-m`.
+    part: "k/n", which of n equal shares of the cells to run.
+    """
+
+    def __init__(self, grids: Sequence[Mapping[str, Any]], part: str = "1/1") -> None:
+        self.grids, self.part = grids, str(part)
 
     def cells(self, parser: OverridesParser, arguments: list[str]) -> list[list[str]]:
         """This part's cells, each once, as lists of overrides.
@@ -92,8 +107,7 @@ def batch(parser: OverridesParser, sweeper: DictConfig, arguments: list[str]) ->
     """Overrides of every cell that a sweep will have: of its grids, or of the one grid of its arguments."""
     if sweeper.get("grids"):
         return Grids(sweeper.grids, sweeper.part).cells(parser, arguments)
-    params = [f"{option}={value}" for option, value in (sweeper.get("params") or {}).items()]
-    return [list(cell) for cell in _product(parser.parse_overrides([*params, *arguments]))]
+    return Products(sweeper.get("params")).cells(parser, arguments)
 
 
 def _kind(word: str, groups: Collection[str]) -> str:

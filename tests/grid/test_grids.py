@@ -58,7 +58,7 @@ def test_before_all_runs_a_cell_of_each_kind_is_composed():
         [f"method={m}", f"allocate={a}", f"budget={b}", f"seed={s}", "method.run=4"]
         for m, a, b, s in product(("svd", "rtn"), ("uniform", "owl"), (0.1, 0.2, 0.3), (0, 1))
     ]
-    for sweeper in (Grids([]), Products(None)):
+    for sweeper in (Grids([]), Products()):
         composed.clear()
         sweeper.hydra_context, sweeper.config = SimpleNamespace(config_loader=loader), {}
         sweeper.validate_batch_is_legal([*cells, ["method=svd", "~track"], ["+hydra/launcher=joblib"]])

@@ -41,7 +41,7 @@ def _codes_are_ours(folder, out):
     from safetensors.torch import load_file
 
     tensors = load_file(out / "model.safetensors")
-    for name, term in artifact.terms_of(artifact.read_manifest(folder), load_file(folder / artifact.WEIGHTS)):
+    for name, term in artifact.terms_of(folder, artifact.read_manifest(folder)):
         codes = unpack_from_int32(tensors[f"{name}.weight_packed"], term.bits, torch.Size(term.shape))
         ours = unpack_bits(term.codes, term.bits, term.shape[1]).int() - 2 ** (term.bits - 1)
         assert torch.equal(codes.int(), ours)
