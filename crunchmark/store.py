@@ -51,7 +51,7 @@ class Store:
 
     def put_task(self, study: str, key: str, task: str, data: Row) -> None:
         """Write rows and items of a finished task."""
-        write_json(self.cell(study, key) / f"task-{task}.json", data)
+        write_json(self._task(study, key, task), data)
 
     def get_cell(self, study: str, key: str) -> Row | None:
         """What `put_cell` wrote, None where it is not there."""
@@ -59,7 +59,11 @@ class Store:
 
     def get_task(self, study: str, key: str, task: str) -> Row | None:
         """What `put_task` wrote, None where it is not there."""
-        return read_json(self.cell(study, key) / f"task-{task}.json")
+        return read_json(self._task(study, key, task))
+
+    def _task(self, study: str, key: str, task: str) -> Path:
+        """The file of a task; a name may hold what separates folders."""
+        return self.cell(study, key) / f"task-{task.replace('/', '%2F')}.json"
 
     def rows(self, study: str) -> list[Row]:
         """All rows of a study: the cell's facts on each of its task rows.

@@ -31,6 +31,14 @@ def test_a_failed_cell_keeps_the_rows_it_has(tmp_path):
     assert "reason" not in scored
 
 
+def test_a_task_whose_name_holds_a_slash_is_there_again(tmp_path):
+    store = Store(tmp_path)
+    store.put_cell("s", "k", {"cell": "k"})
+    store.put_task("s", "k", "group/t", {"rows": ROWS})
+    assert store.get_task("s", "k", "group/t") == {"rows": ROWS}
+    assert store.cell_rows("s", "k") == [{"cell": "k"} | ROWS[0]]
+
+
 def test_an_unknown_study_is_named(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(ValueError, match=r"study 'x' is not in .*; there are: none yet"):
