@@ -217,7 +217,9 @@ def asked(
     options.add_argument("--task", default="", help="tasks (default: all)")
     options.add_argument("--format", default=form, help=f"png, pdf, svg (default: {form})")
     chosen = options.parse_args(argv)
-    x = command.listed(chosen.x, "x", AXES)[0]
+    x, *more = command.listed(chosen.x, "x", AXES)
+    if more:
+        raise collect.AnalysisError(f"--x={chosen.x!r}: valid: one of {', '.join(AXES)}")
     formats = command.listed(chosen.format, "format", sheet.FORMATS)
     folder = Path(chosen.out or Path(chosen.store) / chosen.study / "figures")
     return command.read(chosen), folder, formats, x, command.listed(chosen.task)

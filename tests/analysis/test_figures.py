@@ -92,6 +92,11 @@ def test_intervals_are_those_of_the_rows_and_turn_with_perplexity():
     assert np.allclose(kept["kept_high"] / kept["kept"], [1.1, 1 / 0.8])
 
 
+def test_two_axes_are_one_too_many(root, capsys):
+    assert command.run(pareto.main, ["demo", "--store", str(root), "--x", "bytes,nominal"]) == 2
+    assert capsys.readouterr().err == "error: --x='bytes,nominal': valid: one of bytes, nominal\n"
+
+
 def test_names_alike_have_files_of_their_own():
     pairs = [("org/model", "nano_mcr"), ("org model", "nano_mcr"), ("org model", "kick_mcr"), ("b", "x")]
     table = pd.DataFrame(pairs, columns=["model", "task"]).assign(metric="acc")
