@@ -22,7 +22,7 @@ test: .venv/.done  ## install what is missing, lint, type-check, run the whole s
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-check: .venv/.done  ## the quick loop, under two minutes
+check: .venv/.done  ## the quick loop, without the slow tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" -x -n 2 --dist loadfile

@@ -1,4 +1,4 @@
-"""A sweep of several grids in one study, for what one grid of products can not say.
+"""Sweeps: one grid of products, or several grids in one study, for what one can not say.
 
 An experiment lists them under `hydra.sweeper.grids`; what the command line says holds for each. Several
 processes share the work by `hydra.sweeper.part=1/2`: part k of n takes every n-th cell from the k-th on.

@@ -132,25 +132,26 @@ def test_of_another_machine_only_silence_is_known(folder):
     assert there(folder) == []
 
 
-def test_who_started_a_sweep_removes_the_files_of_its_processes(folder):
+@pytest.fixture
+def pair(folder):
+    """Who started a sweep, and another process of it; both have written."""
     owner = Pulse(folder.parent, "s", {"svd": 2})
     worker = Pulse(folder.parent, "s", sweep=owner.sign.sweep)
     worker.sign = replace(worker.sign, host="worker")
     owner._write()
     worker._write()
     assert len(there(folder)) == 2
-    owner._remove()
+    return owner, worker
+
+
+def test_who_started_a_sweep_removes_the_files_of_its_processes(folder, pair):
+    pair[0]._remove()
     assert there(folder) == []
 
 
-def test_an_idle_process_of_a_sweep_that_is_over_leaves_no_sign(folder, monkeypatch):
+def test_an_idle_process_of_a_sweep_that_is_over_leaves_no_sign(folder, pair, monkeypatch):
     monkeypatch.setattr(pulse, "CALM", 0.0)
-    owner = Pulse(folder.parent, "s", {"svd": 2})
-    worker = Pulse(folder.parent, "s", sweep=owner.sign.sweep)
-    worker.sign = replace(worker.sign, host="worker")
-    owner._write()
-    worker._write()
-    assert len(there(folder)) == 2
+    owner, worker = pair
     owner._remove()
     worker._write()
     assert there(folder) == []
