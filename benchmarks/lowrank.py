@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,20 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-from benchmarks.common import Cost, llama, medians, options, record, tokens, total
+from benchmarks import peers
+from benchmarks.common import Cost, cost, llama, medians, options, record, tokens, total
 from benchmarks.compress import Job, once, ours, theirs, warm
+from crunchmark.allocation import equal_shares
+from crunchmark.calib import Calibration
+from crunchmark.compress import allocate, compress
 from crunchmark.interface import Method, ModelMethod
 from crunchmark.projected import Projected
+from crunchmark.shared import Shared
+from crunchmark.view import View
+from methods.allocate.evopress import EvoPress
+from methods.svd import SVD
 
 CONF = Path(__file__).resolve().parents[1] / "conf/method"
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -38,6 +48,9 @@ PEER: Mapping[str, Mapping[str, Any]] = {
 }
 EXACT = "asvd, exact"  # ASVD's code with a full SVD, as ours is, in place of its randomised one
 TOGETHER = "all projections together"
+SEARCH = "evopress, svd"  # 5 generations of 16 on 2 and 16 sequences, and the model it ends at
+SEARCHED: Mapping[str, Any] = {"generations": 5, "offspring": 16, "survivors": (2, 1)}
+STAGES = (2, 16)  # sequences
 GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
 SHAPE = {"hidden": 512, "layers": 2, "heads": 8, "inner": 1408, "n": 16, "length": 256}
 
@@ -79,6 +92,8 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     found = {name: row(name, method) for name, method in chosen.items()}
     if args.reference and "asvd" in chosen:
         found[EXACT] = row("asvd", chosen["asvd"], exact=True)
+    if re.search(args.only, SEARCH):
+        found[SEARCH] = searches(args, parent, ids)
     every = [
         job(name, method, budget)
         for name, method in chosen.items()
@@ -88,12 +103,32 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     return {**found, TOGETHER: {"shared": lambda: us(every)}}
 
 
+def searches(args: argparse.Namespace, parent: Any, ids: Tensor) -> dict[str, Callable[[], Cost]]:
+    """EvoPress's search for one budget, each side with its own levels of plain SVD."""
+
+    def us(model: Any) -> None:
+        view, calib, shared = View(model), Calibration(ids), Shared()
+        plan = equal_shares(view, ONE, "nominal", "blocks", torch.float32)
+        found = allocate(EvoPress(samples=STAGES, **SEARCHED), SVD(), view, plan, calib, "random", shared)
+        compress(SVD(), view, found, calib, "random", shared)
+
+    def them(model: Any) -> None:
+        told = {"ratio": ONE, "tokens": [count * ids.shape[1] for count in STAGES], **SEARCHED}
+        peers.PEERS["evopress"][1](args.reference, model, ids, **told)
+
+    def timed(side: Callable[[Any], None]) -> Cost:
+        model = deepcopy(parent)
+        return cost(lambda: side(model))
+
+    return {"one": lambda: timed(us)} | ({"peer one": lambda: timed(them)} if args.reference else {})
+
+
 def ratios(row: Mapping[str, Cost]) -> dict[str, float]:
     """Peer / ours in processor seconds, for one budget and for five; {} where there is no peer."""
     if "peer one" not in row:
         return {}
-    one, five = row["peer one"].cpu / row["one"].cpu, row["peer five"].cpu / row["shared"].cpu
-    return {"one": one, "five": five}
+    made = {"one": row["peer one"].cpu / row["one"].cpu}
+    return made | ({"five": row["peer five"].cpu / row["shared"].cpu} if "shared" in row else {})
 
 
 def missed(found: Mapping[str, Mapping[str, Cost]]) -> list[str]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -168,7 +168,8 @@ class Bench(Trial):
 
     def influence(self) -> list[float]:
         """1 - mean cosine of what goes into a block and what comes out, token by token."""
-        return list(influence(self._dense_view, self.maker.calib).values())
+        m, make = self.maker, partial(influence, self._dense_view, self.maker.calib)
+        return list(m.shared.dense(m.calib, m.model_key, "influence block", make).values())
 
     @torch.no_grad()
     def loss(self, keeps: Mapping[str, float], samples: Sequence[int], kind: str = "kl") -> float:
@@ -245,6 +246,5 @@ def _restore(site: Site, dense: Site) -> None:
 
 def _log_probs(model: Any, ids: Tensor) -> Tensor:
     """Log-probabilities (B, T, V) of the next token behind ids (B, T), float32."""
-    device = next(model.parameters()).device
-    logits: Tensor = model(input_ids=ids.to(device), use_cache=False).logits
-    return logits.float().log_softmax(-1)
+    logits = model(input_ids=ids.to(next(model.parameters()).device), use_cache=False).logits
+    return logits.float().log_softmax(-1)  # type: ignore[no-any-return]

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from crunchmark.seeds import seed_of
 from crunchmark.view import View
 from crunchmark.walk import Stream
 
+T = TypeVar("T")
 INPUTS = ("dense", "compressed")  # whose outputs the layers see
 MAX_CHARS = 16_000_000  # more text than this is thinned to a seeded subset of its documents
 
@@ -73,14 +74,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration data and how to walk it; what a ModelMethod gets."""
+    """Calibration data and how to walk it; what a ModelMethod gets.
+
+    memo: what was found of the dense model with these tokens, by a name; found once for cells of a process.
+    """
 
     tokens: Tensor  # (n, length), int64
     inputs: str = "dense"  # "dense" or "compressed"
-    batch: int = 8
+    batch: int = 4
     seed: int = 0
     device: str = "cpu"
     spill: bool = False  # keep hidden states on disk
+    memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""
@@ -98,11 +103,9 @@ class Calibration:
         Raises:
             ValueError: a sequence is longer than the model's context, or an id is outside its vocabulary.
         """
-        longest = context(view.model.config)
-        if longest is not None and self.tokens.shape[1] > longest:
-            raise ValueError(
-                f"calib.length={self.tokens.shape[1]} is beyond the model's context; valid: 1 to {longest}"
-            )
+        length, longest = self.tokens.shape[1], context(view.model.config)
+        if longest is not None and length > longest:
+            raise ValueError(f"calib.length={length} is beyond the model's context; valid: 1 to {longest}")
         return Stream.capture(view, self.tokens, self.batch, self.spill)
 
 

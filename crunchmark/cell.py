@@ -38,7 +38,7 @@ class Draw:
     length: int = 256
     seed: int = 0
     inputs: str = "dense"
-    batch: int = 8
+    batch: int = 4
     spill: bool = False
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import ceil, floor
 
 from crunchmark import progress
@@ -41,7 +42,8 @@ def compress(
         if method.rooms and method.likeness is not None:
             maker = Maker(method.likeness, Nothing(), calib, model_key, shared or Shared())
             Layerwise(maker, view, plan).check()
-        terms = dict(method.compress(view, plan, calib) or {})
+        keep = partial((shared or Shared()).dense, calib, model_key)
+        terms = dict(method.compress(view, plan, replace(calib, memo=keep)) or {})
         check_finite(type(method).__name__, view.model.state_dict().items(), plan.dtype)
         return terms
     maker = Maker(method, repairer or Nothing(), calib, model_key, shared or Shared())

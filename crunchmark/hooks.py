@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +14,13 @@ Stats = Mapping[type[Stat], Stat]
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a module; of a block, without hidden states
 
 
-def _gather(stats: Sequence[InputStat], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+class Enough(Exception):
+    """Every watched layer of a block has seen its input: nothing that follows is looked at."""
+
+
+def _gather(
+    stats: Sequence[InputStat], name: str, seen: Callable[[], None]
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """A forward pre-hook that updates the statistics with the module's input."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -22,6 +29,7 @@ def _gather(stats: Sequence[InputStat], name: str) -> Callable[[nn.Module, tuple
                 stat.update(args[0])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        seen()
 
     return hook
 
@@ -32,16 +40,29 @@ def of_inputs(needs: Sequence[type[Stat]]) -> list[type[InputStat]]:
 
 
 @contextmanager
-def watching(sites: Sequence[Site], needs: Sequence[type[Stat]]) -> Iterator[dict[str, Stats]]:
-    """Inside, forward passes fill the statistics, once per input group; hooks never outlive it."""
+def watching(
+    sites: Sequence[Site], needs: Sequence[type[Stat]], stop: bool = False
+) -> Iterator[dict[str, Stats]]:
+    """Inside, forward passes fill the statistics, once per input group; hooks never outlive it.
+
+    stop: a pass ends with `Enough` once each group was seen in it.
+    """
     kinds = of_inputs(needs)
     groups: dict[str, Stats] = {}
+    seen: set[str] = set()
+
+    def tick(group: str) -> None:
+        seen.add(group)
+        if stop and len(seen) == len(groups):
+            seen.clear()
+            raise Enough
+
     with ExitStack() as stack:
         for site in sites:
             if site.group not in groups:
                 stats = [kind.zero(site.shape[1]) for kind in kinds]
                 groups[site.group] = dict(zip(kinds, stats, strict=True))
-                hook = _gather(stats, site.name)
+                hook = _gather(stats, site.name, partial(tick, site.group))
                 stack.callback(site.module.register_forward_pre_hook(hook).remove)
         yield {site.name: groups[site.group] for site in sites}
 

@@ -18,6 +18,7 @@ from crunchmark.view import Site, View
 from crunchmark.walk import walk
 
 Visit = Callable[[int, Mapping[str, Layer]], None]
+READ = ("q", "qkv", "down")  # the layers whose inputs say what may go
 
 
 class Narrower:
@@ -89,12 +90,12 @@ class Narrower:
         return found
 
     def each(self, calib: Calibration, needs: Sequence[type[Stat]], visit: Visit) -> None:
-        """Visit the blocks in order, each with its layers by role."""
+        """Visit the blocks in order, each with its layers by role; those of READ have statistics."""
 
         def layers(i: int, sites: list[Site], stats: Mapping[str, Mapping[type[Stat], Stat]]) -> None:
             visit(i, {s.role: Layer(s.name, s.weight().cpu(), stats[s.name]) for s in sites})
 
-        walk(self.view, calib, needs, layers)
+        walk(self.view, calib, needs, layers, roles=READ)
 
     def narrow(self, i: int, channels: Tensor, down: Tensor, attention: Weights, pairs: Tensor) -> None:
         """Give block i these channels, this down (out, kept), this attention and these rotary pairs."""

@@ -104,6 +104,10 @@ class Shared:
         """What `make` gives under a key that names all it depends on; records of SAVED also go to disk."""
         return self.get(key, lambda: self._stored(key, make))
 
+    def dense(self, calib: Calibration, model_key: str, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives of a dense model and a set of tokens, under a name; in memory only."""
+        return self.get(key_of(model=model_key, tokens=calib.key, name=name, numerics=NUMERICS), make)
+
     def _stored(self, key: str, make: Callable[[], T]) -> T:
         if self.cache is None:
             return make()

@@ -1,7 +1,8 @@
 """The walker: replays a model block by block on calibration data. The only input catcher."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crunchmark import progress
-from crunchmark.hooks import Call, Stats, of_inputs, watching
+from crunchmark.hooks import Call, Enough, Stats, of_inputs, watching
 from crunchmark.stats import Stat
 from crunchmark.view import Site, View
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from crunchmark.calib import Calibration
 
 Visit = Callable[[int, list[Site], dict[str, Stats]], None]
+Watch = Callable[..., AbstractContextManager[Mapping[str, Stats]]]
 Run = Callable[[nn.Module, Tensor, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -114,6 +116,14 @@ class Stream:
         for b in range(len(self.hidden)):
             yield self.block(i, b, self.hidden[b], fn).cpu()
 
+    @torch.no_grad()
+    def show(self, i: int) -> None:
+        """Run block i for those who watch it, no further than they look."""
+        progress.step(i, len(self.blocks), "block")
+        for b, hidden in enumerate(self.hidden):
+            with suppress(Enough):
+                self.block(i, b, hidden)
+
     def block(self, i: int, b: int, hidden: Tensor, fn: Run | None = None) -> Tensor:
         """Outputs (B, T, D) of block i for batch b with these hidden states (B, T, D), on its device."""
         block = self.blocks[i]
@@ -156,7 +166,12 @@ def _check_tokens(view: View, tokens: Tensor, batch: int) -> None:
 
 
 def walk(
-    view: View, calib: "Calibration | None", needs: Sequence[type[Stat]], visit: Visit, tail: bool = False
+    view: View,
+    calib: "Calibration | None",
+    needs: Sequence[type[Stat]],
+    visit: Visit,
+    tail: bool = False,
+    roles: Sequence[str] = (),
 ) -> Stream | None:
     """Visit the blocks in order, each with the statistics of its layers' inputs.
 
@@ -164,6 +179,7 @@ def walk(
     the outputs of the blocks before it as visit left them. No needs: no forward pass, visit only.
 
     tail: whether the last block's outputs are wanted, which costs a pass of it with compressed inputs.
+    roles: statistics of layers of these roles alone; () all.
 
     Returns:
         The stream, with tail behind the last block (inputs of the final norm); None without needs.
@@ -180,29 +196,30 @@ def walk(
             stack.callback(block.to, _device(block))
             block.to(calib.device)
             onward = tail or i + 1 < len(stream.blocks)
-            _turn(view, stream, i, needs, visit, calib.inputs == "dense", onward)
+            watched = [s for s in view.sites(i) if not roles or s.role in roles]
+            watch = partial(watching, watched, needs)
+            _turn(view, stream, i, watch, visit, calib.inputs == "dense", onward)
     return stream
 
 
-def _turn(
-    view: View, stream: Stream, i: int, needs: Sequence[type[Stat]], visit: Visit, dense: bool, onward: bool
-) -> None:
+def _turn(view: View, stream: Stream, i: int, watch: Watch, visit: Visit, dense: bool, onward: bool) -> None:
     """Block i's turn: one pass for statistics, the visit, and (compressed inputs) a second pass onward."""
-    sites = view.sites(i)
+    sites, once = view.sites(i), dense and onward
     with evaluating(view.model):
-        with watching(sites, needs) as stats:
-            if dense:
+        with watch(stop=not once) as stats:
+            if once:
                 stream.advance(stream.forward(i))
             else:
-                for _ in stream.forward(i):
-                    pass
-        visit(i, sites, stats)
+                stream.show(i)
+        visit(i, sites, {site.name: stats.get(site.name, {}) for site in sites})
         if onward and not dense:
             stream.advance(stream.forward(i))
 
 
-def statistics(view: View, calib: "Calibration", needs: Sequence[type[Stat]]) -> dict[str, Stats]:
-    """Statistics of every layer of the model as it is now; nothing is changed."""
+def statistics(
+    view: View, calib: "Calibration", needs: Sequence[type[Stat]], roles: Sequence[str] = ()
+) -> dict[str, Stats]:
+    """Statistics of every layer (of these roles, () all) of the model as it is now; nothing is changed."""
     found: dict[str, Stats] = {}
-    walk(view, calib, needs, lambda i, sites, stats: found.update(stats))
+    walk(view, calib, needs, lambda i, sites, stats: found.update(stats), roles=roles)
     return found

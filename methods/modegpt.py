@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,7 +52,12 @@ class MoDeGPT(ModelMethod):
         narrower = Narrower(view, plan, "modegpt")
         if plan.budget == 0:
             return
-        lost = entropic(list(influence(view, calib).values()), 1 - narrower.share, self.eps, self.cap)
+        lost = entropic(
+            list(calib.memo("influence block", partial(influence, view, calib)).values()),
+            1 - narrower.share,
+            self.eps,
+            self.cap,
+        )
         counts = narrower.counts([1 - phi for phi in lost])
 
         def visit(i: int, layers: Mapping[str, Layer]) -> None:

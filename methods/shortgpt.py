@@ -1,6 +1,7 @@
 """ShortGPT: delete the blocks that change hidden states least (Men et al., 2024, arXiv:2403.03853)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -89,7 +90,7 @@ class ShortGPT(ModelMethod):
                     return surprise(view, calib)
 
             return taken_greedily(dropper.units, dropper.enough, cost)
-        found = influence(view, calib, self.unit)
+        found = calib.memo(f"influence {self.unit}", partial(influence, view, calib, self.unit))
         shares = dropper.shares or dict.fromkeys(found, 1.0)
         order = sorted(dropper.units, key=lambda one: (shares[one], found[one]))
         closed = min(sum(share == 0 for share in shares.values()), len(order) - 1)  # one stays

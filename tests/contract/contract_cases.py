@@ -203,7 +203,7 @@ def run(case, budget, accounting="bytes", scope="blocks", seed=0) -> Outcome:
     view = View(model)
     shapes = view.layers()
     plan = equal_shares(view, budget, accounting, scope, STORED)
-    given = (case.calibration(seed), case.family, SHARED)
+    given = (case.calibration(seed), f"{case.family} {len(view.blocks)}", SHARED)
     plan = allocate(Uniform(), method, view, plan, *given)
     watched = Watched(method) if isinstance(method, Method) else method
     terms = compress(watched, view, plan, *given)

@@ -56,7 +56,7 @@ def run(case, repair, budget):
     view = View(model)
     shapes = view.layers()
     plan = equal_shares(view, budget, "bytes", "blocks", STORED)
-    given = (case.calibration(), case.family, SHARED, repairer)
+    given = (case.calibration(), f"{case.family} {len(view.blocks)}", SHARED, repairer)
     plan = allocate(Uniform(), method, view, plan, *given)
     return Outcome(model, view, plan, compress(method, view, plan, *given), shapes, [])
 

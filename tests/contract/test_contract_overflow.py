@@ -65,7 +65,7 @@ def test_a_model_that_float16_can_not_hold_is_refused_by_name(case):
     with torch.no_grad():
         site.module.weight[3, 5] = HUGE
     plan = equal_shares(view, 0.4, "bytes", "blocks", F16)
-    given = (case.calibration(), "huge mistral", SHARED)
+    given = (case.calibration(), f"huge mistral {len(view.blocks)}", SHARED)
     plan = allocate(Uniform(), method, view, plan, *given)
     if case.method in COPES:
         compress(method, view, plan, *given)

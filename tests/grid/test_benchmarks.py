@@ -47,10 +47,13 @@ def test_six_methods_are_measured_alone_and_together():
 def test_speeds_are_told_beside_dense():
     cell = {"model": "m", "file_bytes": 2e6, "setting": "8 bit", "executed_by": "int8 kernel", "cell": "a"}
     small = [cell | {"method": "rtn", "metric": m, "value": 6.0, "dense": 4.0} for m in decode.POINTS]
-    parent = cell | {"method": "dense", "file_bytes": 4e6, "executed_by": "dense", "cell": "b"}
+    parent = cell | {"method": "dense", "file_bytes": 4e6, "executed_by": "dense", "cell": "b", "setting": ""}
     dense = [parent | {"metric": m, "value": 4.0, "dense": None} for m in decode.POINTS]
-    assert list(decode.lines(small + dense)) == [
+    cut = {"method": "flap", "file_bytes": 3e6, "cell": "c", "achieved_bytes": 0.25}
+    parts = [parent | cut | {"metric": m, "value": 5.0, "dense": 4.0} for m in decode.POINTS]
+    assert list(decode.lines(small + dense + parts)) == [
         ["m", "dense", "dense", "4 MB", *["4.0 (1.00)"] * 3],
+        ["m", "flap, 25% removed", "dense", "3 MB", *["5.0 (1.25)"] * 3],
         ["m", "8 bit", "int8 kernel", "2 MB", *["6.0 (1.50)"] * 3],
     ]
 

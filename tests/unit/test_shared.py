@@ -2,14 +2,23 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crunchmark import Gram, InputMean, InputNorm
+from crunchmark.allocation import equal_shares
 from crunchmark.cache import Cache
 from crunchmark.calib import Calibration
+from crunchmark.compress import compress
 from crunchmark.shared import Shared
+from crunchmark.stats import column_sums
 from crunchmark.terms import Dense
 from crunchmark.view import View
 from crunchmark.walk import walk
+from methods.flap import FLAP
+from methods.modegpt import MoDeGPT
+from methods.shortgpt import ShortGPT
+from methods.wanda_sp import WandaSP
 
 
 @pytest.fixture
@@ -60,3 +69,35 @@ def test_a_level_that_is_made_again_is_said_once(tmp_path, capfd, memory, max_gb
     assert (len(made) > 2) == again
     told = "warning: cache.max_gb=1e-06 is too little for an allocator's levels; some are made again\n"
     assert capfd.readouterr().err == told * again
+
+
+@pytest.mark.parametrize("method", [FLAP(), WandaSP(), ShortGPT(), MoDeGPT()])
+def test_budgets_of_a_whole_model_method_share_what_it_saw_of_the_dense_model(tiny, tokens, method):
+    shared, streams = Shared(), []
+
+    class Counted(Calibration):
+        def stream(self, view):
+            streams.append(view)
+            return super().stream(view)
+
+    def cut(budget, key="tiny", ids=tokens, shared=shared):
+        view = View(tiny("llama"))
+        before = len(streams)
+        plan = equal_shares(view, budget, "nominal", "blocks", torch.float32)
+        compress(method, view, plan, Counted(ids, batch=2), key, shared)
+        return len(streams) - before, view.model.state_dict()
+
+    first, _ = cut(0.2)
+    again, made = cut(0.4)
+    assert again == first - 1  # the pass that scores; modegpt goes on to fit
+    assert cut(0.4, key="another")[0] == cut(0.4, ids=tokens.flip(0))[0] == first
+    alone = cut(0.4, shared=Shared())[1]
+    assert all(torch.equal(made[name], alone[name]) for name in alone)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 300), st.integers(0, 2**31))
+def test_sums_of_columns_are_those_of_float64(tokens, seed):
+    x = torch.randn(tokens, 7, generator=torch.Generator().manual_seed(seed)) * 10.0 ** torch.arange(-3, 4)
+    sums, exact = column_sums(x.square()), x.square().double().sum(0)
+    torch.testing.assert_close(sums, exact, rtol=3e-7, atol=0)

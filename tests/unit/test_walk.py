@@ -191,3 +191,30 @@ def test_tokens_the_model_can_not_take(tiny, tokens):
         Stream.capture(view, torch.zeros(1, 65, dtype=torch.int64), 2)
     with pytest.raises(ValueError, match="batch 0"):
         Stream.capture(view, tokens, 0)
+
+
+@pytest.mark.parametrize("inputs", ["dense", "compressed"])
+def test_nothing_runs_behind_the_last_layer_that_is_watched(tiny, tokens, inputs):
+    """Compressed inputs: of two passes only the one onward; dense inputs: all but the last block's."""
+    view, seen, calls = View(tiny("llama")), {}, [[], []]
+    for i, block in enumerate(view.blocks):
+        block.mlp.down_proj.register_forward_hook(lambda m, a, out, i=i: calls[i].append(len(out)))
+    walk(view, Calibration(tokens, inputs, batch=2), (InputNorm,), lambda i, s, stats: seen.update(stats))
+    batches = -(-len(tokens) // 2)
+    assert [len(c) for c in calls] == [batches, 0]
+    assert all(stats[InputNorm].tokens == tokens.numel() for stats in seen.values())
+    whole = statistics(View(tiny("llama")), Calibration(tokens, batch=2), (InputNorm,))
+    for name, stats in whole.items():
+        assert torch.equal(stats[InputNorm].sums, seen[name][InputNorm].sums)
+
+
+def test_only_the_roles_asked_for_have_statistics(tiny, tokens):
+    view = View(tiny("llama_gqa"))
+    every = statistics(view, Calibration(tokens), (InputNorm,))
+    some = statistics(view, Calibration(tokens), (InputNorm,), roles=("o", "down"))
+    assert set(some) == set(every)
+    roles = {site.name: site.role for site in view.all_sites()}
+    for name, stats in some.items():
+        assert list(stats) == ([InputNorm] if roles[name] in ("o", "down") else [])
+        for stat in stats.values():
+            assert torch.equal(stat.sums, every[name][InputNorm].sums)
