@@ -66,7 +66,8 @@ def family() -> dict[str, Method | ModelMethod]:
 
 def job(name: str, method: Method | ModelMethod, budget: float, **how: Any) -> Job:
     """A method at a budget; both sides look at the dense model's inputs. how: told to the peer."""
-    return Job(name, method, budget, {"ratio": budget, **PEER.get(name, {}), **how}, "dense")
+    share = {"fraction" if name == "slicegpt" else "ratio": budget}  # SliceGPT's: of the width
+    return Job(name, method, budget, {**share, **PEER.get(name, {}), **how}, "dense")
 
 
 def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:

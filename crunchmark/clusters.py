@@ -16,12 +16,16 @@ def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (N,) int64, of equally close ones any, and (N,) float32.
     """
-    codes, apart, lengths = [], [], means.square().sum(1)  # (k,)
+    if points.shape[1] == 1:  # on a line: between the midpoints of neighbours
+        order = means[:, 0].argsort()
+        codes = order[nearest_of_rows(points.T, means[order].T)[0]]
+        return codes, (points - means[codes]).square()[:, 0]
+    parts, apart, lengths = [], [], means.square().sum(1)  # (k,)
     for part in points.split(CHUNK):
         least = torch.addmm(lengths, part, means.T, alpha=-2).min(1)  # (n, k) -> (n,)
-        codes.append(least.indices)
+        parts.append(least.indices)
         apart.append((least.values + part.square().sum(1)).clamp(min=0))
-    return torch.cat(codes), torch.cat(apart)
+    return torch.cat(parts), torch.cat(apart)
 
 
 def kmeans(points: Tensor, k: int, seed: int, iterations: int, sample: int) -> Tensor:

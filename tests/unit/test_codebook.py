@@ -187,3 +187,14 @@ def test_full_dimensions_are_plain_vq_up_to_the_start():
     lifted = LR2VQ(bits=6, length=2, dims=2).compress(Layer("x", W), keep(1, torch.float32))
     errors = [float((t.dense() - W).square().sum()) for t in (plain, lifted)]
     assert max(errors) < 1.1 * min(errors)
+
+
+@quick
+@given(st.integers(1, 9), st.integers(0, 2**31))
+def test_on_a_line_the_closest_mean_is_the_closest(k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    points, means = torch.randn(200, 1, generator=generator), torch.randn(k, 1, generator=generator)
+    codes, apart = nearest(points, means)
+    distances = (points - means.T).square()  # (200, k)
+    assert torch.equal(distances.gather(1, codes[:, None])[:, 0], apart)
+    torch.testing.assert_close(apart, distances.min(1).values)
