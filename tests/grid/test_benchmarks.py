@@ -39,9 +39,9 @@ def test_six_methods_are_measured_alone_and_together():
     size = {"hidden": 64, "layers": 1, "heads": 2, "inner": 128, "n": 4, "length": 16}
     todo = grid.work(argparse.Namespace(**size, only="dense"))
     assert list(todo) == ["dense"]
-    assert list(todo["dense"]) == [*grid.CELLS, "shared"]
-    assert todo["dense"]["wanda"]().cpu > 0
-    assert todo["dense"]["shared"]().cpu > todo["dense"]["rtn"]().cpu > 0
+    assert list(todo["dense"]) == [*grid.CELLS, *grid.GRIDS]
+    assert todo["dense"]["rtn"]().cpu > 0
+    assert todo["dense"]["six"]().cpu > todo["dense"]["wanda"]().cpu
 
 
 def test_speeds_are_told_beside_dense():
