@@ -5,10 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
+
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
 from crunchmark.cache import source_of
 from crunchmark.calib import Calibration
-from crunchmark.checks import naming
+from crunchmark.checks import first_line, naming
 from crunchmark.fisher import Fisher
 from crunchmark.interface import Compensator, Layer, Method
 from crunchmark.keys import key_of
@@ -44,6 +46,15 @@ def around(repairer: Compensator, size: int, shape: tuple[int, int], room: Room,
     while (more := size + repairer.reserve(shape, replace(room, nbytes=whole))) > whole:
         whole = more
     return whole
+
+
+@contextmanager
+def _solved() -> Iterator[None]:
+    """Inside, a decomposition that does not converge is a complaint about numbers, as others are."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(first_line(error)) from error
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ class Maker:
             Unreachable: the room is too small; `needs` counts the repair.
             ValueError: it is not finite, or could not be found; names the layer.
         """
-        with naming(layer.name):
+        with naming(layer.name), _solved():
             term = Dense.of(layer.weight, room) if room.whole(layer.shape) else self._filled(layer, room)
             check_finite(type(self.method).__name__, term.named_buffers(), room.dtype)
         if room.nominal is None and term.nbytes() > room.nbytes:

@@ -108,8 +108,14 @@ def nearest_values(w: Tensor, bits: int, group: int, sym: bool) -> Tensor:
 
 
 def stored_scale(scale: Tensor) -> Tensor:
-    """A scale as it is stored: float16, never zero or infinite."""
-    return scale.clamp(_TINIEST, _HALF.max).half()
+    """A scale as it is stored: float16, never zero or infinite.
+
+    Raises:
+        ValueError: float16 does not reach that far.
+    """
+    if (scale > _HALF.max).any():
+        raise ValueError(f"codes {float(scale.max()):.4g} apart; valid: float16 holds up to {_HALF.max:g}")
+    return scale.clamp(min=_TINIEST).half()
 
 
 def check_grid(group: int | None, sym: bool, bits: int | None = None) -> None:
@@ -185,6 +191,6 @@ def nested(values: Tensor, bits: int, rows: int) -> tuple[Tensor, Tensor, Tensor
     filled = values.unflatten(-1, (runs, rows))  # (..., runs, rows)
     lo, hi = filled.amin(-1), filled.amax(-1)  # (..., runs), (..., runs)
     least = torch.maximum(lo.abs(), hi.abs()) / _FARTHEST  # (..., runs)
-    scale = torch.maximum((hi - lo) / (2**bits - 1), least).clamp(_TINIEST, _HALF.max).half()  # (..., runs)
+    scale = stored_scale(torch.maximum((hi - lo) / (2**bits - 1), least))  # (..., runs)
     zero = (-lo / scale.float()).clamp(-_HALF.max, _HALF.max).half()  # (..., runs)
     return snap(filled, scale.float(), zero.float(), bits).flatten(-2)[..., :out], scale, zero

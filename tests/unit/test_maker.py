@@ -22,6 +22,7 @@ from methods.int2_1 import INT21
 from methods.rtn import RTN
 from methods.sparsegpt import SparseGPT
 from methods.spqr import SpQR
+from methods.svd_llm import SVDLLM
 
 OBS = [GPTQ(), SparseGPT(), SparseGPT(run=4), SpQR(), INT21(), GroupPruned()]
 each = pytest.mark.parametrize("method", OBS, ids=repr)
@@ -50,6 +51,13 @@ def test_in_a_model_as_well(tiny, tokens, method, monkeypatch):
     plan = equal_shares(view, 0.6, "bytes", "blocks", torch.bfloat16)
     with pytest.raises(ValueError, match=rf"^{re.escape(view.sites(0)[0].name)}: gram stays so; valid: an"):
         compress(method, view, plan, Calibration(tokens), "llama_gqa")
+
+
+def test_a_decomposition_that_fails_names_the_layer():
+    of = layer(1)
+    bad = with_gram(of, torch.full((128, 128), float("nan")))
+    with pytest.raises(ValueError, match=r"^layer: linalg.eigh: The algorithm failed to converge"):
+        term(SVDLLM(), bad, keep(0.5))
 
 
 def test_a_name_that_is_told_is_not_told_twice():
