@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from crunchmark.budget import Ledger, Room, Unreachable, dense_bytes
 from crunchmark.cache import source_of
@@ -53,7 +53,7 @@ def _solved() -> Iterator[None]:
     """Inside, a decomposition that does not converge is a complaint about numbers, as others are."""
     try:
         yield
-    except torch.linalg.LinAlgError as error:
+    except LinAlgError as error:
         raise ValueError(first_line(error)) from error
 
 
