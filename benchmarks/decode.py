@@ -98,7 +98,11 @@ def main() -> None:
         folder = Path(name)
         model = parent(folder / "model", **{key: getattr(args, key) for key in SHAPE})
         run(model, folder, FEW_PARTS if args.structured else FEW_BITS, args.repeats)
-        for line in lines(Store(folder / "rows").rows("decode")):
+        rows = Store(folder / "rows").rows("decode")
+        for row in rows:
+            if row.get("state"):
+                print(f"{row['method']} budget={row['budget']}: {row['state']}, {row['reason']}")
+        for line in lines(rows):
             made.add_row(*line)
     Console(width=170).print(made)
 

@@ -48,7 +48,7 @@ PEER: Mapping[str, Mapping[str, Any]] = {
 }
 EXACT = "asvd, exact"  # ASVD's code with a full SVD, as ours is, in place of its randomised one
 TOGETHER = "all projections together"
-SEARCH = "evopress, svd"  # 5 generations of 16 on 2 and 16 sequences, and the model it ends at
+SEARCH = "evopress, svd"  # 5 generations of 16 on 2 and 16 of four times as many sequences
 SEARCHED: Mapping[str, Any] = {"generations": 5, "offspring": 16, "survivors": (2, 1)}
 STAGES = (2, 16)  # sequences
 GOALS = {"one": 1.0, "five": 2.0}  # peer / ours
@@ -93,7 +93,7 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
     found = {name: row(name, method) for name, method in chosen.items()}
     if args.reference and "asvd" in chosen:
         found[EXACT] = row("asvd", chosen["asvd"], exact=True)
-    if re.search(args.only, SEARCH):
+    if re.search(args.only, SEARCH.partition(",")[0]):
         found[SEARCH] = searches(args, parent, ids)
     every = [
         job(name, method, budget)
@@ -106,6 +106,7 @@ def work(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Cost]]]:
 
 def searches(args: argparse.Namespace, parent: Any, ids: Tensor) -> dict[str, Callable[[], Cost]]:
     """EvoPress's search for one budget, each side with its own levels of plain SVD."""
+    ids = torch.cat([ids, *(ids.roll(k, 1) for k in (1, 2, 3))])  # (4 n, T)
 
     def us(model: Any) -> None:
         view, calib, shared = View(model), Calibration(ids), Shared()
@@ -121,6 +122,9 @@ def searches(args: argparse.Namespace, parent: Any, ids: Tensor) -> dict[str, Ca
         model = deepcopy(parent)
         return cost(lambda: side(model))
 
+    if args.reference:
+        told = {"ratio": ONE, "tokens": (16,), "generations": 1, "offspring": 1, "survivors": (1,)}
+        peers.PEERS["evopress"][1](args.reference, llama(16, 1, 2, 16), tokens(1, 16), **told)  # imported
     return {"one": lambda: timed(us)} | ({"peer one": lambda: timed(them)} if args.reference else {})
 
 

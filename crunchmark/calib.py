@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +85,7 @@ class Calibration:
     seed: int = 0
     device: str = "cpu"
     spill: bool = False  # keep hidden states on disk
-    memo: Callable[[str, Callable[[], T]], T] = lambda key, make: make()
+    memo: Callable[[str, Callable[[], T]], T] = field(default=lambda _, make: make(), repr=False)
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong."""

@@ -15,7 +15,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a module; of a blo
 
 
 class Enough(Exception):
-    """Every watched layer of a block has seen its input: nothing that follows is looked at."""
+    """Every watched layer of a block has seen its input, which a pass shows it once: no need to go on."""
 
 
 def _gather(
@@ -41,11 +41,11 @@ def of_inputs(needs: Sequence[type[Stat]]) -> list[type[InputStat]]:
 
 @contextmanager
 def watching(
-    sites: Sequence[Site], needs: Sequence[type[Stat]], stop: bool = False
+    sites: Sequence[Site], needs: Sequence[type[Stat]], stop: nn.Module | None = None
 ) -> Iterator[dict[str, Stats]]:
     """Inside, forward passes fill the statistics, once per input group; hooks never outlive it.
 
-    stop: a pass ends with `Enough` once each group was seen in it.
+    stop: a block whose passes end with `Enough` once each group was seen in them.
     """
     kinds = of_inputs(needs)
     groups: dict[str, Stats] = {}
@@ -53,11 +53,12 @@ def watching(
 
     def tick(group: str) -> None:
         seen.add(group)
-        if stop and len(seen) == len(groups):
-            seen.clear()
+        if stop is not None and len(seen) == len(groups):
             raise Enough
 
     with ExitStack() as stack:
+        if stop is not None:
+            stack.callback(stop.register_forward_pre_hook(lambda *_: seen.clear()).remove)
         for site in sites:
             if site.group not in groups:
                 stats = [kind.zero(site.shape[1]) for kind in kinds]

@@ -14,9 +14,8 @@ from crunchmark.interface import Layer
 from crunchmark.parts import Pool, Scales, check_reach, even, fill
 from crunchmark.stats import Stat
 from crunchmark.view import Site, View
-from crunchmark.walk import statistics, walk
+from crunchmark.walk import walk_known
 
-Stats = Mapping[str, Mapping[type[Stat], Stat]]
 MLP = ("gate", "up", "down")
 ENDS = ("o", "down")  # the layers that end a branch
 
@@ -72,22 +71,13 @@ class Shrinker:
     def each(
         self, calib: Calibration, needs: Sequence[type[Stat]], visit: Callable[[int, list[Layer]], None]
     ) -> None:
-        """Visit the blocks in order, each with the layers whose inputs are to be deleted: o, then down.
+        """Visit the blocks in order, each with the layers whose inputs are to be deleted: o, then down."""
 
-        Needs are small: those of the dense model are kept for other cells.
-        """
-
-        def ends(i: int, sites: list[Site], stats: Stats) -> None:
+        def ends(i: int, sites: list[Site], stats: Mapping[str, Mapping[type[Stat], Stat]]) -> None:
             found = {s.role: Layer(s.name, s.weight().cpu(), stats[s.name]) for s in sites if s.role in ENDS}
             visit(i, [found[role] for role in ENDS])
 
-        if calib.inputs != "dense":
-            walk(self.view, calib, needs, ends, roles=ENDS)
-            return
-        name = " ".join(("ends", *(kind.__name__ for kind in needs)))
-        known = calib.memo(name, lambda: statistics(self.view, calib, needs, roles=ENDS))
-        for i in range(len(self.view.blocks)):
-            ends(i, self.view.sites(i), known)
+        walk_known(self.view, calib, needs, ends, ENDS)
 
     def pooled(self, i: int, scores: Sequence[Tensor]) -> list[Tensor]:
         """Scores (in,) of the inputs of o and of down as those of groups (their mean) and of channels."""

@@ -206,7 +206,7 @@ def _turn(view: View, stream: Stream, i: int, watch: Watch, visit: Visit, dense:
     """Block i's turn: one pass for statistics, the visit, and (compressed inputs) a second pass onward."""
     sites, once = view.sites(i), dense and onward
     with evaluating(view.model):
-        with watch(stop=not once) as stats:
+        with watch(stop=None if once else stream.blocks[i]) as stats:
             if once:
                 stream.advance(stream.forward(i))
             else:
@@ -223,3 +223,16 @@ def statistics(
     found: dict[str, Stats] = {}
     walk(view, calib, needs, lambda i, sites, stats: found.update(stats), roles=roles)
     return found
+
+
+def walk_known(
+    view: View, calib: "Calibration", needs: Sequence[type[Stat]], visit: Visit, roles: Sequence[str] = ()
+) -> None:
+    """`walk` with needs that are small: those of the dense model are kept for other cells."""
+    if calib.inputs != "dense":
+        walk(view, calib, needs, visit, roles=roles)
+        return
+    name = " ".join((*roles, *(kind.__name__ for kind in needs)))
+    known = calib.memo(name, lambda: statistics(view, calib, needs, roles))
+    for i in range(len(view.blocks)):
+        visit(i, view.sites(i), known)

@@ -110,8 +110,8 @@ def evopress(
 
     Its levels are numbers of weights taken away. The database here holds truncated SVDs, `reach` levels up
     and down of the rank that leaves 1 - ratio, all steps of the same number of parameters; where factors are
-    no smaller than the weight, the weight itself is the last level. `main` runs with
-    this model and these ids in place of what it would download, on the CPU.
+    no smaller than the weight, the weight itself is the last level. `main` runs with this model and these ids
+    in place of what it would download, on the CPU; perplexities that it only logs are not computed.
     """
     (script,) = load(reference, "EvoPress", "evo_prune_search")
     args = SimpleNamespace(generations=generations, offspring=offspring, seed=seed, fitness_fn="kl")
@@ -162,6 +162,7 @@ def _here(script: Any, model: Any, ids: Tensor, args: Any) -> Iterator[None]:
         "parse_args": lambda: args,
         "AutoModelForCausalLM": SimpleNamespace(from_pretrained=lambda *_, **__: model),
         "AutoTokenizer": SimpleNamespace(from_pretrained=lambda *_, **__: None),
+        "compute_perplexity": lambda *_: 0.0,
         "get_data": lambda *_, **__: list(ids.unsqueeze(1)),
     }
     with ExitStack() as stack:

@@ -38,10 +38,10 @@ def test_low_rank_is_measured_with_and_without_sharing(monkeypatch):
 def test_six_methods_are_measured_alone_and_together():
     size = {"hidden": 64, "layers": 1, "heads": 2, "inner": 128, "n": 4, "length": 16}
     todo = grid.work(argparse.Namespace(**size, only="dense"))
-    assert list(todo) == ["dense"]
-    assert list(todo["dense"]) == [*grid.CELLS, *grid.GRIDS]
-    assert todo["dense"]["rtn"]().cpu > 0
-    assert todo["dense"]["six"]().cpu > todo["dense"]["wanda"]().cpu
+    assert list(todo) == ["six, dense", "eora, dense"]
+    assert [len(row) for row in todo.values()] == [7, 7]
+    assert todo["eora, dense"]["rtn"]().cpu > 0
+    assert todo["six, dense"]["shared"]().cpu > todo["six, dense"]["wanda"]().cpu
 
 
 def test_speeds_are_told_beside_dense():
