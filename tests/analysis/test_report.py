@@ -78,6 +78,7 @@ def test_hostile_text_stays_text(rows, field):
     assert HOSTILE in json.dumps(json.loads(told(text)), ensure_ascii=False).replace('\\"', '"')
 
 
+@pytest.mark.slow
 def test_500_cells_are_small_enough():
     rows = many(500)
     data = build.payload(collect.frame(rows), "demo", Memory(rows))

@@ -255,6 +255,7 @@ def test_watching_ends_with_the_sweep(tmp_path, monkeypatch):
     assert "1 of 4 cells" in console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch():
     code = "import sys, analysis.status; sys.exit(bool({'torch', 'hydra'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -35,6 +35,7 @@ class Recorder(Judge):
         yield from Proxies().judge(cases, model, tokenizer)
 
 
+@pytest.mark.slow
 def test_the_second_prompt_holds_the_models_own_first_answer(nano, tmp_path):
     recorder = Recorder()
     task = NanoInstructions("nano_instruct", limit=5, judge=recorder)

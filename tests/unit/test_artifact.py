@@ -132,6 +132,7 @@ def large(tiny, tmp_path_factory):
     return folder, max(out * wide for out, wide in view.layers().values())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak")
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
