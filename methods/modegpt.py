@@ -52,12 +52,8 @@ class MoDeGPT(ModelMethod):
         narrower = Narrower(view, plan, "modegpt")
         if plan.budget == 0:
             return
-        lost = entropic(
-            list(calib.memo("influence block", partial(influence, view, calib)).values()),
-            1 - narrower.share,
-            self.eps,
-            self.cap,
-        )
+        matters = calib.memo("influence block", partial(influence, view, calib))
+        lost = entropic(list(matters.values()), 1 - narrower.share, self.eps, self.cap)
         counts = narrower.counts([1 - phi for phi in lost])
 
         def visit(i: int, layers: Mapping[str, Layer]) -> None:
