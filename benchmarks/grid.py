@@ -6,7 +6,7 @@ squared gradients. `shared` are the six cells of one study, the others the same 
 `eora` is the same with a repair of rtn, which needs the Gram, in place of lq_lora.
 `dense` inputs are those of the dense model, the same for all; `papers` are as each method's yaml says:
 compressed inputs differ by method and can not be shared. Goal, in processor seconds: shared / sum of the
-six methods with dense inputs at most 0.5.
+six methods with dense inputs at most 0.5; with `--length 2048` the ids are as many as the papers'.
 """
 
 import argparse
