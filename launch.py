@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -150,12 +152,36 @@ def strangers(node: Any, where: str) -> Iterator[str]:
     """What is wrong with options of a config that its `_target_`, or one inside it, does not take."""
     if not isinstance(node, dict):
         return
+    if "_target_" in node and (lost := lacking(str(node["_target_"]))):
+        yield f"{where}._target_={lost}"
     takes = taken(node.get("_target_"))
     yield from (
         no_field(f"{where}.{key}", takes) for key in node if takes and key not in {*takes, "_target_"}
     )
     for key, child in node.items():
         yield from strangers(child, f"{where}.{key}")
+
+
+def lacking(target: str) -> str:
+    """That a `_target_` leads nowhere, and where it could; empty where it leads somewhere."""
+    place, _, wanted = target.rpartition(".")
+    try:
+        there = {k: f"{place}.{k}" for k, v in vars(import_module(place)).items() if _of(v, place)}
+    except ModuleNotFoundError as error:
+        package, _, wanted = str(error.name).rpartition(".")
+        if not f"{place}.".startswith(f"{error.name}."):
+            return ""  # the module is there; it lacks something of its own
+        inside = iter_modules(getattr(import_module(package), "__path__", None) or [])
+        there = {found.name: f"{package}.{found.name}" for found in inside}
+    if wanted in there:
+        return ""
+    near = difflib.get_close_matches(wanted, there, n=3, cutoff=0.5)
+    names = ", ".join(there[k] for k in near or sorted(there)) or "a class of a module"
+    return f"{target!r} is not there; {'nearest' if near else 'valid'}: {names}"
+
+
+def _of(thing: Any, place: str) -> bool:
+    return inspect.isclass(thing) and thing.__module__ == place
 
 
 def taken(target: Any) -> list[str]:

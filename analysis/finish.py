@@ -155,7 +155,8 @@ def _cell(
     """A cell with scores."""
     first = group.iloc[0]
     dense = first["state"] == "dense"
-    share = "–" if dense else f"{_share(first['budget'])}→{_share(first['achieved_bytes'])}%"
+    removed = f"→{_share(first['achieved_bytes'])}" if style.known(first["achieved_bytes"]) else ""
+    share = "–" if dense else f"{_share(first['budget'])}{removed}%"
     size = style.human_bytes(first["file_bytes"]) + ("*" if group["simulated"].any() else "")
     size = size.replace(" ", "") if shape.tight else size
     rows = {(r.task, r.metric): r for r in scores.itertuples()}

@@ -153,13 +153,15 @@ class Maker:
 
         Raises:
             Unreachable: the room is too small; `needs` counts the repair.
-            ValueError: it is not finite, or could not be found; names the layer.
+            ValueError: it is not finite, takes more than the room, or could not be found; names the layer.
         """
         with naming(layer.name), _solved():
             term = Dense.of(layer.weight, room) if room.whole(layer.shape) else self._filled(layer, room)
-            check_finite(type(self.method).__name__, term.named_buffers(), room.dtype)
-        if room.nominal is None and term.nbytes() > room.nbytes:
-            raise Unreachable(layer.name, term.nbytes(), room.nbytes)
+            maker = type(self.method).__name__
+            check_finite(maker, term.named_buffers(), room.dtype)
+            if room.nominal is None and (size := term.nbytes()) > room.nbytes:
+                valid = f"a term within the room of {room.nbytes} bytes, or Unreachable raised"
+                raise ValueError(f"{maker}: its term takes {size} bytes; valid: {valid}")
         return term
 
     def _filled(self, layer: Layer, room: Room) -> Term:

@@ -5,7 +5,7 @@ function traces(found, task) {
     made = [];
   for (const p of found) {
     const key = JSON.stringify([S().model[p.i], S().state[p.i] === "dense" ? "dense" : S().method[p.i]]);
-    groups.set(key, [...(groups.get(key) || []), p]);
+    groups.has(key) ? groups.get(key).push(p) : groups.set(key, [p]);
   }
   const few = found.length <= 300;
   for (const [key, group] of groups) {

@@ -35,6 +35,14 @@ def test_marks_follow_the_states(rows):
         assert text.count(mark) == states.count(state)
 
 
+def test_what_a_row_does_not_say_was_removed_is_left_out(rows):
+    old = [{k: v for k, v in row.items() if k != "achieved_bytes"} for row in rows]
+    text = printed(finish.table(old))
+    assert "nan" not in text
+    assert "10%" in text
+    assert "10→" not in text
+
+
 def test_cells_without_scores_say_why(rows):
     text = printed(finish.table(rows))
     assert "unreachable 1" in text

@@ -43,6 +43,7 @@ def test_world_text_comes_back_and_fast_equals_slow(loaded):
     assert len(ids(loaded, text)) < len(text.split()) * 1.6
 
 
+@pytest.mark.slow
 def test_context_and_continuation_may_be_cut_apart(loaded):
     for row in items.mcr():
         for choice in row["choices"]:

@@ -49,10 +49,12 @@ def test_mmlu_is_whole_and_its_options_are_kept(mmlu):
     )
 
 
+@pytest.mark.slow
 def test_the_released_code_lost_ten_options(mmlu):
     assert sum("nan" in doc["choices"] for doc in mmlu["kick_code_mcr"].eval_docs) == 10
 
 
+@pytest.mark.slow
 def test_five_shots_of_the_subject(mmlu):
     task = mmlu["kick_mcr"]
     doc = next(doc for doc in task.eval_docs if doc["id"] == "anatomy/0")

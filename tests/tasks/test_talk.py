@@ -55,6 +55,7 @@ def test_the_second_prompt_holds_the_models_own_first_answer(nano, tmp_path):
     assert table["answer_ppl"]["kind"] == "exp"
 
 
+@pytest.mark.slow
 def test_a_broken_model_is_wrong_in_both_turns(nano, tmp_path):
     task = NanoInstructions("nano_instruct", limit=4)
     task.remember(*nano, tmp_path)

@@ -142,6 +142,7 @@ def test_kill_9_inside_a_task_then_again(make, calm, tmp_path):
     assert stable(sweep(make, tmp_path, "stormy").rows("s")) == calm
 
 
+@pytest.mark.slow
 def test_processes_on_one_store_lose_and_double_nothing(make, calm, tmp_path):
     processes = [FORK.Process(target=sweep, args=(make, tmp_path, "shared")) for _ in range(3)]
     for process in processes:

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from refusals import refused
 
+from crunchmark.interface import Method
 from crunchmark.machine import ROOT
 from crunchmark.task import Task
 from launch import check_mode, check_words, guarded, made, one_line, say
@@ -89,6 +90,20 @@ def test_what_an_inner_object_lacks_is_its_own_complaint():
     )
     wrong = TALKS | {"judge": {"_target_": f"{JUDGE}s"}}
     refused(lambda: made(wrong, "task.t", Task), "task.t can not be made", "ApiJudges")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("methods.wanda.Wand", "is not there; nearest: methods.wanda.Wanda"),
+        ("methods.wandas.Wanda", "is not there; nearest: methods.wanda,"),
+        ("methods.none_such.deep.Thing", "is not there; valid: methods.afm, "),
+        ("methods.svd.SVD.inner", "is not there; valid: a class of a module"),
+    ],
+)
+def test_a_class_that_is_not_there_is_told_with_what_is_near(target, told):
+    outer = {"_target_": "methods.pipeline.Pipeline", "first": {"_target_": target}, "then": None}
+    refused(lambda: made(outer, "method", Method), f"method.first._target_={target!r} {told}")
 
 
 @pytest.mark.parametrize("word", ["hydra.sweeper.part=1/2", "hydra.sweeper.grids=[]"])

@@ -1,6 +1,7 @@
 """What goes wrong with one layer names the layer; what no token reached is told on the row."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from method_recipe import inputs, keep, layer, layer_of, with_gram
 
 from crunchmark import stats
 from crunchmark.allocation import equal_shares
+from crunchmark.budget import Room, dense_bytes
 from crunchmark.calib import Calibration
 from crunchmark.checks import Malformed, naming
 from crunchmark.compress import compress
@@ -60,6 +62,18 @@ def test_a_decomposition_that_fails_names_the_layer(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigh", fails)
     with pytest.raises(ValueError, match=r"^layer: linalg.eigh: no convergence \(error code: 3\)\.$"):
         term(SVDLLM(), layer(1), keep(0.5))
+
+
+def test_a_term_above_its_room_is_its_makers_mistake_not_the_budgets():
+    class Greedy(RTN):
+        def compress(self, layer, room):
+            return super().compress(layer, replace(room, nbytes=2 * room.nbytes))
+
+    of = layer(1)
+    room = Room(dense_bytes(of.shape) // 3, None, torch.float32)
+    told = rf"^layer: Greedy: its term takes \d+ bytes; valid: a term within the room of {room.nbytes} by"
+    with pytest.raises(ValueError, match=told):
+        term(Greedy(), of, room)
 
 
 def test_a_name_that_is_told_is_not_told_twice():
