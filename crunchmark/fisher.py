@@ -65,7 +65,8 @@ def gather(view: View, calib: Calibration, visit: Visit) -> None:
         for i in reversed(range(len(stream.blocks))):
             with _visiting(stream.blocks[i], calib.device), _squaring(view.sites(i), width) as sums:
                 slopes = [_back(stream, i, b, x, slopes[b]) for b, x in enumerate(inputs[i])]
-            visit(i, {name: _mean(name, total, len(calib.tokens)) for name, total in sums.items()})
+            count = len(calib.tokens) * (width - 1) ** 2  # squares of sums of losses, to those of means
+            visit(i, {name: _mean(name, total, count) for name, total in sums.items()})
 
 
 @contextmanager
@@ -97,7 +98,10 @@ def _keeper(spill: bool) -> Iterator[Callable[[Tensor], Tensor]]:
 
 
 def _ends(view: View, calib: Calibration, stream: Stream) -> Iterator[Tensor]:
-    """The gradient (B, T, D) of every sequence's loss with respect to what leaves the last block."""
+    """The gradient (B, T, D) of every sequence's summed loss with respect to what leaves the last block.
+
+    Of the sum, not the mean: divided by thousands of tokens, slopes would fall below float16's normal numbers.
+    """
     blocks, device = stream.blocks, next(view.head.parameters()).device
     for ids, hidden in zip(calib.tokens.split(calib.batch), stream.hidden, strict=True):
         leaf = hidden.to(device).requires_grad_()  # (B, T, D)
@@ -108,7 +112,7 @@ def _ends(view: View, calib: Calibration, stream: Stream) -> Iterator[Tensor]:
                 losses = F.cross_entropy(
                     logits.flatten(0, 1), ids[:, 1:].flatten().to(device), reduction="sum"
                 )
-                (slope,) = torch.autograd.grad(losses / (ids.shape[1] - 1), leaf)
+                (slope,) = torch.autograd.grad(losses, leaf)
         finally:
             hook.remove()
         yield slope.cpu()
@@ -139,10 +143,10 @@ def _squaring(sites: list[Site], width: int) -> Iterator[dict[str, Tensor]]:
         yield sums
 
 
-def _mean(name: str, total: Tensor, sequences: int) -> Fisher:
-    """The Fisher of a sum (out, in) over that many sequences."""
+def _mean(name: str, total: Tensor, count: int) -> Fisher:
+    """The Fisher of a sum (out, in) over that many."""
     if not torch.isfinite(total).all():
         raise ValueError(
             f"{name}: gradients hold nan or inf; valid: finite ones, as model.compute=float32 has"
         )
-    return Fisher((total / sequences).bfloat16())
+    return Fisher((total / count).bfloat16())

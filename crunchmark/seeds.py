@@ -9,4 +9,4 @@ def seed_of(base: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-NUMERICS = "8"  # raised whenever the core's arithmetic changes, so that no cached number outlives it
+NUMERICS = "9"  # raised whenever the core's arithmetic changes, so that no cached number outlives it

@@ -58,6 +58,19 @@ def test_batches_make_no_difference(tiny, tokens):
         torch.testing.assert_close(fisher.value, all_[name].value, rtol=2**-7, atol=0)
 
 
+def test_float16_says_the_same_of_long_sequences(tiny):
+    """Gradients of a mean over a thousand tokens would lie below float16's normal numbers."""
+    tokens = torch.randint(50, (2, 1024), generator=torch.Generator().manual_seed(0))
+    exact, half = (
+        fishers(View(tiny("llama_gqa").to(dtype)), Calibration(tokens, batch=1))
+        for dtype in (torch.float32, torch.float16)
+    )
+    for name, fisher in exact.items():
+        pair = torch.stack([fisher.value.flatten(), half[name].value.flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.9995, name
+        assert half[name].value.sum() / fisher.value.sum() == pytest.approx(1, abs=0.005)
+
+
 def test_overflow_names_the_layer(tiny, tokens):
     view = View(tiny("llama_gqa"))
     view.sites(1)[-1].module.weight.data[0, 0] = torch.inf
