@@ -49,6 +49,7 @@ _HOME = {
     "normal": "Blocks NormalGrid to_normal",
     "programme": "assign",
     "weighed": "Weighed",
+    "lost": "LOST fisher_norm",
     "groups": "GroupDraft check_groups evenly groups_that_fit least_groups",
 }
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ if TYPE_CHECKING:
     from crunchmark.linalg import damped_inverse as damped_inverse
     from crunchmark.linalg import principal as principal
     from crunchmark.linalg import spectrum as spectrum
+    from crunchmark.lost import LOST as LOST
+    from crunchmark.lost import fisher_norm as fisher_norm
     from crunchmark.modular import Weights as Weights
     from crunchmark.modular import rotary as rotary
     from crunchmark.modular import weights_of as weights_of

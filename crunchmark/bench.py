@@ -15,11 +15,11 @@ from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.checks import one_of
 from crunchmark.effects import influence
 from crunchmark.interface import Compensator, Layer, Trial
-from crunchmark.linalg import calibrated_error
+from crunchmark.lost import LOST
 from crunchmark.maker import Maker, Nothing, around
 from crunchmark.projected import Projected, directions
-from crunchmark.stats import Gram, InputMean
-from crunchmark.terms import Dense, Term, pad
+from crunchmark.stats import Gram
+from crunchmark.terms import Dense, Term
 from crunchmark.view import Site, View
 from crunchmark.walk import evaluating
 
@@ -142,23 +142,17 @@ class Bench(Trial):
         """
         return self.maker.level(self.layer(name), self.room(name, keep))
 
-    def error(self, name: str, keep: float) -> float:
-        """tr((W - Q) C (W - Q)^T) / tr(W C W^T); without inputs, C is the identity; inf where unreachable.
+    def error(self, name: str, keep: float, of: str = "outputs") -> float:
+        """Share of the layer's outputs, or weights, that its term loses (`lost`); inf where unreachable.
 
-        A bias that the term brings counts as part of Q, with the one that goes into it as an input.
+        Raises:
+            ValueError: it is asked of something else.
         """
-        layer = self.layer(name)
-        gram = layer.stats.get(Gram)
-        known = torch.eye(layer.shape[1], dtype=torch.float64) if gram is None else gram.value
+        one_of("error", of, LOST)
         try:
-            term = self.term(name, keep)
+            return LOST[of](self.layer(name), self.term(name, keep))
         except Unreachable:
             return float("inf")
-        weight, stand_in, shift = layer.weight, term.dense(), term.shift()
-        if shift is not None:
-            weight, stand_in = pad(weight, 1), torch.cat([stand_in, shift[:, None]], 1)
-            known = _with_one(known, layer[InputMean])
-        return calibrated_error(weight, stand_in, known)
 
     def spectrum(self, name: str) -> Tensor:
         """Energy of the method's own directions; of others of W C W^T where they see a Gram C, or W W^T."""
@@ -230,13 +224,6 @@ class Bench(Trial):
         floors: dict[str, float] = {name: self._least(name) for name in self.shapes if not sizes[name]}
         floors |= {name: keeps[name] * dense_bytes(self.shapes[name]) for name in fixed}
         return fit(self.plan, self.shapes, keeps, sizes, self.units, floors, equal, **notes)
-
-
-def _with_one(gram: Tensor, mean: InputMean) -> Tensor:
-    """The Gram (in, in) of inputs with a last one that is always 1, (in + 1, in + 1)."""
-    sums = mean.sums[:, None]  # (in, 1)
-    count = torch.full((1, 1), float(mean.tokens), dtype=gram.dtype)
-    return torch.cat([torch.cat([gram, sums], 1), torch.cat([sums.T, count], 1)])
 
 
 def _restore(site: Site, dense: Site) -> None:

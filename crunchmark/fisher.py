@@ -100,7 +100,7 @@ def _keeper(spill: bool) -> Iterator[Callable[[Tensor], Tensor]]:
 def _ends(view: View, calib: Calibration, stream: Stream) -> Iterator[Tensor]:
     """The gradient (B, T, D) of every sequence's summed loss with respect to what leaves the last block.
 
-    Of the sum, not the mean: divided by thousands of tokens, slopes would fall below float16's normal numbers.
+    Not of the mean: divided by thousands of tokens, slopes would fall below float16's normal numbers.
     """
     blocks, device = stream.blocks, next(view.head.parameters()).device
     for ids, hidden in zip(calib.tokens.split(calib.batch), stream.hidden, strict=True):

@@ -201,8 +201,11 @@ class Trial(ABC):
         """Shares the method can make of that layer, ascending; None: any."""
 
     @abstractmethod
-    def error(self, name: str, keep: float) -> float:
-        """Relative calibrated error of the layer when it keeps that share."""
+    def error(self, name: str, keep: float, of: str = "outputs") -> float:
+        """Share that the layer loses when it keeps that share; inf where it can not.
+
+        of: squares of its "outputs" on the calibration text, or its "weights", by Fisher where it is needed.
+        """
 
     @abstractmethod
     def spectrum(self, name: str) -> Tensor:

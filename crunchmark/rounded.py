@@ -6,6 +6,7 @@ from typing import Self
 from torch import Tensor
 
 from crunchmark.budget import Room
+from crunchmark.checks import naming
 from crunchmark.interface import Layer
 from crunchmark.rounding import nearest_codes, nearest_values
 from crunchmark.stages import Rounder
@@ -30,6 +31,7 @@ class Grid:
     bits: int = 0
     group: int = -1
     sym: bool = False
+    what: str = ""  # the layer's name, for complaints
 
     @classmethod
     def fits(
@@ -48,18 +50,28 @@ class Grid:
             Unreachable: no setting fits.
         """
         if room.whole(shape):
-            return cls(room)
-        return cls(room, *Quantised.fits(shape, room, what, group, sym, bits), sym)
+            return cls(room, what=what)
+        return cls(room, *Quantised.fits(shape, room, what, group, sym, bits), sym, what)
 
     def value(self, w: Tensor) -> Tensor:
-        """The weight (out, in) as it will be, float32."""
+        """The weight (out, in) as it will be, float32.
+
+        Raises:
+            ValueError: its levels are further apart than what holds them; names the layer.
+        """
         if not self.bits:
             return w.to(self.room.dtype).float()
-        return nearest_values(w, self.bits, self.group, self.sym)
+        with naming(self.what):
+            return nearest_values(w, self.bits, self.group, self.sym)
 
     def term(self, w: Tensor) -> Term:
-        """The weight (out, in) as it is stored."""
+        """The weight (out, in) as it is stored.
+
+        Raises:
+            ValueError: its levels are further apart than what holds them; names the layer.
+        """
         if not self.bits:
             return Dense.of(w, self.room)
-        codes, scale, zero = nearest_codes(w, self.bits, self.group, self.sym)
+        with naming(self.what):
+            codes, scale, zero = nearest_codes(w, self.bits, self.group, self.sym)
         return Quantised.of(codes, scale, None if self.sym else zero, self.bits, self.group)

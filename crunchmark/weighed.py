@@ -22,17 +22,15 @@ class Weighed:
 
     @classmethod
     def by(cls, prices: Tensor, what: str) -> Self:
-        """Prices (out, in) of the layer of that name.
+        """Prices (out, in) of the layer of that name; where all are zero every entry costs the same.
 
         Raises:
-            ValueError: all are zero, or one is not finite or below zero.
+            ValueError: one is not finite or below zero.
         """
         most = float(prices.max())
-        if not 0 < most < inf or not bool((prices >= 0).all()):
-            raise ValueError(
-                f"squared gradients of {what} reach {most}; valid: finite, none below 0, one above"
-            )
-        each = prices / most
+        if not most < inf or not bool((prices >= 0).all()):
+            raise ValueError(f"squared gradients of {what} reach {most}; valid: finite, none below 0")
+        each = prices / most if most else torch.ones_like(prices)
         means = (each.mean(dim, keepdim=True).sqrt() for dim in (1, 0))
         return cls(each, *(mean.div(mean.max()).clamp(min=FLOOR) for mean in means))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,10 +79,13 @@ class LQLoRA(Method):
         key = f"pair {grid}, rank {rank}, {room.dtype}"
         pair = layer.memo(key, lambda: self._pair(layer, grid, rank, room.dtype))
         found = NormalFloat.of(layer.shape, pair.blocks)
+        told: dict[str, Any] = {"iterations": pair.tried}
+        if self.fisher and not layer[Fisher].value.any():
+            told["note"] = "no gradient: every weight costs the same"
         if pair.b is None or pair.a is None:
-            return found.noted(rank=0, iterations=pair.tried)
+            return found.noted(rank=0, **told)
         low = LowRank.of(pair.b, pair.a, room.dtype)
-        both = Sum([found, low]).noted(rank=rank, iterations=pair.tried)
+        both = Sum([found, low]).noted(rank=rank, **told)
         both.setting = found.setting
         return both
 

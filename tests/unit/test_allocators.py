@@ -221,6 +221,7 @@ BAD = [
     (LGreCo, {"shares": [0.5, 1.5]}, "shares="),
     (LGreCo, {"buckets": 0}, "buckets=0"),
     (ILP, {"levels": 1}, "levels=1"),
+    (ILP, {"of": "biases"}, "of='biases'"),
     (ILP, {"relative": 1}, "relative=1"),
     (ILP, {"seconds": 0}, "seconds=0"),
     (STRS, {"ratios": []}, "ratios="),

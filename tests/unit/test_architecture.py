@@ -49,7 +49,7 @@ LAYERS = [  # each may import from its own and from those before
         *("groups", "heads", "parts", "gone", "dropped", "stages", "rounded", "hooks"),
     },
     {
-        *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher", "folds"),
+        *("walk", "cache", "store", "calib", "sliced", "shrunk", "effects", "fisher", "folds", "lost"),
         *("modular", "modules", "allocation", "tuning", "bare"),
     },
     {"artifact", "models", "evaluate", "track", "shared"},

@@ -238,6 +238,17 @@ def test_dead_channels_and_broken_inputs(tiny):
         run(AWQ(), broken, 0.7)
 
 
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("part", ["down", "up"])
+def test_levels_that_float16_can_not_hold_name_the_layer(tiny, part, clip):
+    model = dense(tiny)
+    with torch.no_grad():
+        getattr(model.model.layers[1].mlp, f"{part}_proj").weight.mul_(1e7)
+    told = rf"^model\.layers\.1\.mlp\.{part}_proj: codes .* apart; valid: float16 holds up to 65504"
+    with pytest.raises(ValueError, match=told):
+        run(AWQ(clip=clip), model, 0.7)
+
+
 BAD = [
     ({"ratios": 0}, "method.ratios=0 is out of range; valid: a whole number >= 1"),
     ({"clip": 1}, "method.clip=1 is no switch; valid: true, false"),

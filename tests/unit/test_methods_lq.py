@@ -113,11 +113,19 @@ def solved(target, left, price):
     return torch.stack(found, 1)
 
 
-@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
 def test_prices_that_are_none_are_refused(bad):
     of = with_fisher(layer(3), torch.full((96, 128), bad).bfloat16())
     with pytest.raises(ValueError, match=r"squared gradients of layer reach .*; valid: finite"):
         LQLoRA(fisher=True).compress(of, room(0.3, of))
+
+
+def test_a_layer_without_any_gradient_is_weighed_alike_and_says_so():
+    of = with_fisher(layer(3), torch.zeros(96, 128).bfloat16())
+    for knobs in ({}, {"rank": 0}):
+        found, plain = (LQLoRA(fisher=f, **knobs).compress(of, room(0.3, of)) for f in (True, False))
+        assert torch.equal(found.dense(), plain.dense())
+        assert "no gradient" in found.notes["note"]
 
 
 def test_rows_and_columns_without_a_price():

@@ -32,7 +32,7 @@ class Toy(Trial):
     def sizes(self, name):
         return self.steps.get(name)
 
-    def error(self, name, keep):
+    def error(self, name, keep, of="outputs"):
         return self.harm[name] * (1 - keep) ** 2
 
     def spectrum(self, name):
