@@ -13,7 +13,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 
@@ -237,6 +238,31 @@ def _handed_over() -> Iterator[None]:
             os.environ[FULL_ERROR] = before
 
 
+def in_sweep(words: list[str]) -> list[str]:
+    """Options of a group that a sweep or its experiment varies, made part of the sweep.
+
+    Hydra composes a config before the sweep, with the group's default, which may not have such an option.
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return words
+    parser = OverridesParser.create()
+    options = [word for word in words if re.match(r"[a-z][^=]*=.", word)]
+    try:
+        parsed = {word: parser.parse_override(word) for word in options}
+    except HydraException:
+        return words  # Hydra says what is wrong with it
+    varied = {str(found.key_or_group) for found in parsed.values() if found.is_sweep_override()}
+    whole = any(found.key_or_group == "experiment" for found in parsed.values())
+
+    def part(word: str) -> str:
+        group, dot, _ = word.partition("=")[0].partition(".")
+        if not dot or word not in parsed or parsed[word].is_sweep_override() or group == "hydra":
+            return word
+        return word.replace("=", "=choice(", 1) + ")" if whole or group in varied else word
+
+    return [part(word) for word in words]
+
+
 def guarded(main: Callable[[], Any]) -> int:
     """Run Hydra's main; the exit code: 0 all well, 1 a cell failed, 2 something named is not valid."""
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
@@ -244,6 +270,7 @@ def guarded(main: Callable[[], Any]) -> int:
     sys.argv[1:] = [word[1:] if word.startswith(plus) else word for word in sys.argv[1:]]
     try:
         check_words(sys.argv[1:])
+        sys.argv[1:] = in_sweep(sys.argv[1:])
         with _handed_over(), shown():
             main()
     except KeyboardInterrupt:

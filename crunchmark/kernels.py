@@ -62,7 +62,7 @@ class Int8(Holder):
         (out, wide), rows = meta["shape"], _group(meta) == meta["shape"][1]
         fits = out % 4 == 0 and wide % 16 == 0  # the operator does not look, and reads past the end
         usual = meta["bits"] == 8 and not meta.get("real")
-        return usual and rows and fits and _works(cls)
+        return usual and rows and fits and _works(cls, device, dtype)
 
 
 class FourBit(Kernel):
@@ -109,7 +109,8 @@ class Int4(FourBit, Holder):
     @classmethod
     def can(cls, meta: Meta, device: torch.device, dtype: torch.dtype) -> bool:
         """Whether it runs a term with that meta there."""
-        return device.type == "cpu" and dtype == torch.bfloat16 and _grouped(meta, 16) and _works(cls)
+        there = device.type == "cpu" and dtype == torch.bfloat16 and _grouped(meta, 16)
+        return there and _works(cls, device, dtype)
 
 
 class Int4Cuda(FourBit):
@@ -129,8 +130,8 @@ class Int4Cuda(FourBit):
     @classmethod
     def can(cls, meta: Meta, device: torch.device, dtype: torch.dtype) -> bool:
         """Whether it runs a term with that meta there: compute capability 8, tiles of 8 by 128."""
-        there = dtype == torch.bfloat16 and _ampere(device) and hasattr(ATEN, "_weight_int4pack_mm")
-        return there and _grouped(meta, 8) and meta["shape"][1] % 128 == 0
+        there = dtype == torch.bfloat16 and _ampere(device) and _grouped(meta, 8)
+        return there and meta["shape"][1] % 128 == 0 and _works(cls, device, dtype)
 
 
 class TwoOfFour(Kernel):
@@ -156,7 +157,7 @@ class TwoOfFour(Kernel):
         if meta["kind"] != NM.kind or dtype not in (torch.bfloat16, torch.float16) or not _ampere(device):
             return False
         (out, wide), pattern = meta["shape"], (meta["n"], meta["m"])
-        return pattern == (2, 4) and out % 32 == 0 and wide % 64 == 0
+        return pattern == (2, 4) and out % 32 == 0 and wide % 64 == 0 and _works(cls, device, dtype)
 
 
 KERNELS: tuple[Any, ...] = (Int8, Int4, Int4Cuda, TwoOfFour)
@@ -206,18 +207,23 @@ def _layout(out: int) -> tuple[int, Tensor]:
 
 
 @cache
-def _works(kernel: Any) -> bool:
-    """Whether a CPU kernel is in this torch, multiplies rightly and gives its codes back, tried once."""
+def _works(kernel: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel runs on that device, multiplies rightly and gives its codes back; tried once."""
     draw = torch.Generator().manual_seed(0)
-    bits = 8 if kernel is Int8 else 4
-    codes = torch.randint(2**bits, (112, 64), generator=draw, dtype=torch.uint8)
-    zero = torch.randint(2**bits, (112, 1), generator=draw, dtype=torch.uint8)
-    term = Quantised.of(codes, torch.full((112, 1), 0.01).half(), zero, bits, -1)
-    x = torch.randn(3, 64, generator=draw).bfloat16()
+    x = torch.randn(3, 128, generator=draw).to(dtype)
+    if kernel is TwoOfFour:
+        weight = torch.randn(128, 128, generator=draw)
+        term: Any = NM.largest(weight, weight.abs(), 2, 4, dtype)
+    else:
+        bits = 8 if kernel is Int8 else 4
+        codes = torch.randint(2**bits, (112, 128), generator=draw, dtype=torch.uint8)
+        zero = torch.randint(2**bits, (112, 1), generator=draw, dtype=torch.uint8)
+        term = Quantised.of(codes, torch.full((112, 1), 0.01).half(), zero, bits, -1)
+    want = x.float() @ term.dense().T  # (3, out)
     try:
-        tried = kernel(term, torch.bfloat16)
-        got, back = tried(x).float(), tried.codes()
-    except (AttributeError, RuntimeError):  # not in this build
+        tried = kernel(term.to(device), dtype)
+        got = tried(x.to(device)).float().cpu()
+        kept = not isinstance(tried, Holder) or torch.equal(tried.codes().cpu(), codes)
+    except (AttributeError, RuntimeError):  # not in this build, or not for this device
         return False
-    want = x.float() @ term.dense().T  # (3, 112)
-    return bool((got - want).norm() < 0.01 * want.norm()) and torch.equal(back, codes)
+    return kept and bool((got - want).norm() < 0.01 * want.norm())

@@ -10,8 +10,12 @@ from crunchmark.terms import NM, Codebook, Sparse
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 OUT, WIDE = 112, 256  # three blocks of rows and half a one, for every processor's operator
-needs_int8 = pytest.mark.skipif(not kernels._works(Int8), reason="torch has no int8 operator for this CPU")
-needs_int4 = pytest.mark.skipif(not kernels._works(Int4), reason="torch has no int4 operator for this CPU")
+needs_int8 = pytest.mark.skipif(
+    not kernels._works(Int8, CPU, BF16), reason="torch has no int8 operator for this CPU"
+)
+needs_int4 = pytest.mark.skipif(
+    not kernels._works(Int4, CPU, BF16), reason="torch has no int4 operator for this CPU"
+)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
 

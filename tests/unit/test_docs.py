@@ -1,3 +1,4 @@
+import itertools
 import re
 import subprocess
 import tomllib
@@ -7,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from crunchmark import Layer, Room, dense_bytes
+from launch import in_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACKED = subprocess.run(
@@ -100,6 +104,28 @@ def test_overrides_in_docs_name_options_that_exist():
                 made = {name for name in value.split(",") if f"conf/{group}/{name}.yaml" in text}
                 assert set(value.split(",")) <= groups[group] | made, (page.name, line)
     assert seen >= 10
+
+
+@pytest.mark.slow
+def test_commands_with_options_of_a_group_compose():
+    """As Hydra does it: what is not swept first, then every cell."""
+    command = re.compile(r"^    python run\.py ([^#&\\\n]*)", re.M)
+    option = re.compile(r"\b(method|allocate|compensate|calib|task)\.[\w.]+=")
+    told = sorted({line for page in PAGES for line in command.findall(page.read_text())})
+    asked = [line.split() for line in told if option.search(line)]
+    parser, cells = OverridesParser.create(), 0
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        for words in asked:
+            options = parser.parse_overrides([w for w in in_sweep(words) if not w.startswith("-")])
+            swept = [o for o in options if "-m" in words and o.is_sweep_override()]
+            plain = [o.input_line for o in options if o not in swept]
+            compose("config", plain)
+            choices = ([f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in swept)
+            for cell in itertools.product(*choices):
+                compose("config", [*plain, *cell])
+                cells += 1
+    assert len(asked) >= 9
+    assert cells >= 15
 
 
 def test_the_example_of_the_tutorial_runs():

@@ -160,19 +160,21 @@ def test_flops_of_a_kernel_are_those_of_its_product():
 @torch.no_grad()
 def test_kernels_of_a_gpu():
     device = torch.device("cuda")
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        pytest.skip("this GPU has no kernel for it")
     w = normal(0, 256, 256)
     four, half = rounded(4, 64, out=256), NM.largest(w, w.abs(), 2, 4, BF16)
     for term in (four, half):
         want = normal(3, 4, 256).bfloat16().float() @ term.dense().T
         equip(term.to(device), device, BF16)
-        if seen(term) == ["unpacked per call"]:
-            pytest.skip("this GPU has no kernel for it")
+        assert seen(term) != ["unpacked per call"]
         assert far(term(normal(3, 4, 256).bfloat16().to(device)).cpu(), want) < 5e-3
 
 
 def test_a_gpu_kernel_is_for_its_shapes_and_dtypes(monkeypatch):
     """The choice alone: nothing here runs on a GPU."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(kernels, "_works", lambda *_: True)
     cuda, w = torch.device("cuda"), normal(0, 64, 256)
     half = NM.largest(w, w.abs(), 2, 4, BF16).pack()[1]
     assert kernel_of(half, cuda, BF16) is TwoOfFour
@@ -182,6 +184,18 @@ def test_a_gpu_kernel_is_for_its_shapes_and_dtypes(monkeypatch):
     assert kernel_of(rounded(8, -1).pack()[1], cuda, BF16) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert kernel_of(half, cuda, BF16) is None
+
+
+def test_a_gpu_kernel_that_does_not_run_there_is_not_chosen(monkeypatch):
+    """A processor stands for a GPU whose operators refuse."""
+    monkeypatch.setattr(kernels, "KERNELS", (kernels.Int4Cuda, TwoOfFour))
+    monkeypatch.setattr(kernels, "_ampere", lambda device: True)
+    kernels._works.cache_clear()
+    w = normal(0, 64, 128)
+    for term in (NM.largest(w, w.abs(), 2, 4, BF16), rounded(4, 64, out=64)):
+        equip(term, CPU, BF16)
+        assert seen(term) == told(term.pack()[1], CPU, BF16) == ["unpacked per call"]
+    kernels._works.cache_clear()
 
 
 def test_quantised_room_is_untouched_by_a_kernel():

@@ -12,7 +12,7 @@ from refusals import refused
 from crunchmark.interface import Method
 from crunchmark.machine import ROOT
 from crunchmark.task import Task
-from launch import check_mode, check_words, guarded, made, one_line, say
+from launch import check_mode, check_words, guarded, in_sweep, made, one_line, say
 
 JUDGE = "tasks.kick.judge.api.ApiJudge"
 TALKS = {"_target_": "tasks.nano.talks.NanoInstructions", "name": "t"}
@@ -126,3 +126,26 @@ def test_progress_lines_tell_allocators_and_compensators_apart(capsys):
 def test_modegpt_takes_no_more_than_all_of_a_block(cap):
     config = {"_target_": "methods.modegpt.MoDeGPT", "cap": cap}
     refused(lambda: made(config, "method", object), f"method.cap={cap}", "valid:")
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("-m method=rtn,hqq method.bits=4 budget=0.3", "-m method=rtn,hqq method.bits=choice(4) budget=0.3"),
+        ("-m method=rtn method.bits=4,3", "-m method=rtn method.bits=4,3"),
+        ("-m method=rtn method.bits=4 seed=0,1", "-m method=rtn method.bits=4 seed=0,1"),
+        (
+            "-m method=rtn,hqq +method.bits=4 method.group=4,8",
+            "-m method=rtn,hqq +method.bits=4 method.group=4,8",
+        ),
+        ("-m experiment=all method.bits=4", "-m experiment=all method.bits=choice(4)"),
+        ("-m experiment=all hydra.sweeper.part=1/2", "-m experiment=all hydra.sweeper.part=1/2"),
+        ("-m task=[a,b] task.a.limit=[1,2] method=a,b", "-m task=[a,b] task.a.limit=[1,2] method=a,b"),
+        ("-m task=a,b task.a.limit=[1,2]", "-m task=a,b task.a.limit=choice([1,2])"),
+        ("-m method=rtn,hqq method.bits= budget=0.3", "-m method=rtn,hqq method.bits= budget=0.3"),
+        ("-m method=[rtn method.bits=4", "-m method=[rtn method.bits=4"),  # Hydra says what is wrong
+        ("method=rtn,hqq method.bits=4", "method=rtn,hqq method.bits=4"),
+    ],
+)
+def test_options_of_a_swept_group_are_part_of_the_sweep(words, made):
+    assert in_sweep(words.split()) == made.split()
