@@ -42,8 +42,8 @@ def taken(cell: Cell, data: pd.DataFrame, cache: Path) -> str:
     place = artifact(cell, cache)
     if place is not None:
         return style.printable(place)
-    tasks = data.loc[(data["cell"] == cell.row["cell"]) & (data["task"] != ""), "task"]
-    line = rerun.command(cell.row, list(dict.fromkeys(tasks)))
+    key = cell.row["cell"]
+    line = rerun.command(cell.row, rerun.asked(data[data["cell"] == key]).get(key, {}))
     return style.printable(line) or "its record does not say how it was made"
 
 

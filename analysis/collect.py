@@ -26,14 +26,14 @@ COLUMNS = (
     *("p_fail", "lost", "gained", "protocol", "achieved_bytes", "achieved_nominal"),
     *("scope_bytes", "dense_scope_bytes", "file_bytes", "dense_file_bytes", "bits_scope", "bits_model"),
     *("simulated", "compress_seconds", "allocate_seconds", "eval_seconds", "peak_memory_bytes"),
-    *("method_deterministic", "executed_by"),
+    *("method_deterministic", "executed_by", "limit"),
 )
 NUMBERS = (
     *("budget", "nearest_budget", "n", "value", "stderr", "chance", "dense", "delta", "low", "high"),
     *("p_value", "p_match", "p_fail", "lost", "gained", "value_low", "value_high"),
     *("achieved_bytes", "achieved_nominal", "scope_bytes", "dense_scope_bytes", "file_bytes"),
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
-    *("peak_memory_bytes", "coverage", "allocate_seconds"),
+    *("peak_memory_bytes", "coverage", "allocate_seconds", "limit"),
 )
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")

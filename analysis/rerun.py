@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from analysis.notes import Note
 from analysis.style import known
@@ -18,12 +20,12 @@ _BEFORE_QUOTE = re.compile(r'(\\*)("|\Z)')
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 
 
-def command(cell: Mapping[str, Any], tasks: Sequence[str], conf: Path = CONF) -> str:
+def command(cell: Mapping[str, Any], tasks: Mapping[str, float | None], conf: Path = CONF) -> str:
     """The command line of one cell, as far as its record tells; "" for rows from before there was one.
 
     Args:
         cell: What `cell.json` holds, or a row.
-        tasks: Names of the tasks it was asked.
+        tasks: Names of the tasks it was asked, and how many items at most; None where rows tell no limit.
         conf: The folder of the yaml files, whose defaults need not be said.
     """
     config = cell.get("config")
@@ -42,7 +44,23 @@ def command(cell: Mapping[str, Any], tasks: Sequence[str], conf: Path = CONF) ->
     words += [f"label={_word(label)}"] if known(label) and f"method={label}" not in stages else []
     words += _others(config, conf)
     words += [f"task=[{','.join(map(_word, _asked(tuple(tasks), conf)))}]"] if tasks else []
+    words += _limited(tasks)
     return "python run.py " + " ".join(shlex.quote(word) for word in words)
+
+
+def asked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """What each cell was asked, by cell: tasks, and their limits where the rows tell one."""
+    found: dict[str, dict[str, float | None]] = {}
+    for row in rows[rows["task"] != ""].drop_duplicates(["cell", "task"]).itertuples():
+        found.setdefault(row.cell, {})[row.task] = row.limit if known(row.limit) else None
+    return found
+
+
+def _limited(tasks: Mapping[str, float | None]) -> list[str]:
+    """One limit where all tasks have it, else each its own."""
+    if len(set(tasks.values())) == 1:
+        return [f"limit={limit:.0f}" for limit in set(tasks.values()) if limit is not None]
+    return [f"task.{task}.limit={limit:.0f}" for task, limit in tasks.items() if limit is not None]
 
 
 @cache

@@ -70,7 +70,7 @@ class Exam:
             "metrics": [vars(m) for m in task.metrics().values()],
             "about": facts()
             | scene.about
-            | {"eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
+            | {"limit": task.limit, "eval_seconds": stage.seconds, "eval_peak_bytes": stage.peak_bytes},
         }
         write_json(folder / ITEMS, data)
 

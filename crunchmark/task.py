@@ -63,6 +63,7 @@ class Task(ABC):
     """Yields per-item scores; aggregation, error bars and pairing with dense happen once, in the core."""
 
     name: str
+    limit: int | None = None  # items it asks for at most
     of_weights: ClassVar[bool] = True  # False: scores are of more than the weights, of files or of a clock
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, protocols, style
+from analysis import collect, protocols, rerun, style
 from analysis.collect import AnalysisError
 from analysis.report import details, methods, settings
 from analysis.report.flips import Flips
@@ -30,8 +30,7 @@ def payload(data: pd.DataFrame, study: str, store: Store | None = None, flips: i
     found = settings.scores(points, told, keys) if len(points) else _none()
     settings.add_shares(table, found, told)
     cells = _cells(data, table["cell"], store)
-    asked = chosen.groupby("cell")["task"].unique()
-    names = [sorted(asked.get(cell, [])) for cell in table["cell"]]
+    asked = rerun.asked(chosen.sort_values("task", kind="stable"))
     return {
         "study": study,
         "written": _written(data),
@@ -42,7 +41,7 @@ def payload(data: pd.DataFrame, study: str, store: Store | None = None, flips: i
         "scores": found,
         "plans": details.plans(cells),
         "spent": details.spent(cells),
-        "provenance": details.provenance(cells, names),
+        "provenance": details.provenance(cells, [asked.get(cell, {}) for cell in table["cell"]]),
         "flips": Flips(store, study, flips).found(chosen, table["cell"], told) if store and flips else None,
         "methods": methods.found(dict.fromkeys(name for name in table["method"] if name != "dense")),
         "protocols": _protocols(chosen),

@@ -93,8 +93,8 @@ def _plan(plan: Any) -> dict[str, Any] | None:
     return {"roles": [short[name] for name in names], "blocks": blocks, "kept": grid}
 
 
-def provenance(cells: Sequence[Facts], asked: Sequence[Sequence[str]]) -> dict[str, Any]:
+def provenance(cells: Sequence[Facts], asked: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     """How each cell was made, every different record once, and the command that makes it again."""
     made = [{name: cell[name] for name in MADE if known(cell.get(name))} for cell in cells]
-    commands = [rerun.command(cell, tasks) for cell, tasks in zip(cells, asked, strict=True)]
+    commands = [rerun.command(*each) for each in zip(cells, asked, strict=True)]
     return _once("made", made) | {"command": commands}

@@ -149,7 +149,8 @@ def test_the_command_of_a_cell_says_what_differs_from_the_defaults():
     method = {"_target_": "methods.wanda.Wanda", "run": 4}
     calib = {"path": "tasks/nano/data/calib.txt", "n": 64, "length": 256, "inputs": "compressed"}
     line = rerun.command(
-        cell | {"config": config() | {"method": method, "calib": calib}}, ["nano_mcr", "ppl_nano"]
+        cell | {"config": config() | {"method": method, "calib": calib}},
+        dict.fromkeys(["nano_mcr", "ppl_nano"]),
     )
     words = shlex.split(line)
     assert words[:4] == ["python", "run.py", "study=demo_again", "model=nano"]
@@ -162,7 +163,7 @@ def test_the_command_of_a_cell_says_what_differs_from_the_defaults():
 def test_whatever_a_name_holds_hydra_reads_it_back(name):
     cell = {"study": name, "model": name, "method": name, "budget": 0.5}
     spec = {"_target_": "methods.wanda.Wanda", "run": [name, 4]}
-    line = rerun.command(cell | {"config": config() | {"method": spec}}, ["nano_mcr"])
+    line = rerun.command(cell | {"config": config() | {"method": spec}}, {"nano_mcr": None})
     read = OverridesParser.create().parse_overrides(shlex.split(line)[2:])
     found = {one.key_or_group: one.value() for one in read}
     found = {key: getattr(value, "text", value) for key, value in found.items()}
@@ -177,8 +178,17 @@ def test_old_rows_have_no_command(rows):
 
 def test_a_task_inside_a_group_is_asked_for_by_its_group():
     cell = {"study": "demo", "model": "nano", "budget": 0.5, "config": config()}
-    assert rerun.command(cell, ["nano_mcr_k1", "nano_mcr_k2"]).endswith(" 'task=[nano_mcr_shots]'")
-    assert rerun.command(cell, ["piqa"]).endswith(" 'task=[piqa]'")
+    assert rerun.command(cell, dict.fromkeys(["nano_mcr_k1", "nano_mcr_k2"])).endswith(
+        " 'task=[nano_mcr_shots]'"
+    )
+    assert rerun.command(cell, {"piqa": None}).endswith(" 'task=[piqa]'")
+
+
+def test_the_command_says_how_many_items_were_asked_for():
+    cell = {"study": "demo", "model": "nano", "budget": 0.5, "config": config()}
+    assert rerun.command(cell, {"piqa": 40.0, "arc_easy": 40.0}).endswith(" 'task=[piqa,arc_easy]' limit=40")
+    line = rerun.command(cell, {"piqa": 40.0, "arc_easy": None, "boolq": 8.0})
+    assert line.endswith(" task.piqa.limit=40 task.boolq.limit=8")
 
 
 def test_cards_say_paper_rule_and_knobs():
