@@ -86,6 +86,10 @@ def compared(given: argparse.Namespace) -> Comparison:
         raise AnalysisError(
             f"A={given.a!r}, B={given.b!r}: no cell of the one has the settings of one of the other"
         )
+    if any(map(a.compressed, a.cells)) and not any(a.compressed(cell) for cell, _ in pairing.pairs):
+        raise AnalysisError(
+            f"A={given.a!r}, B={given.b!r}: of the compressed cells of A none is in B, dense alone is"
+        )
     found = tests.lines(a, b, pairing, command.listed(given.metric), given.margin)
     only_a, only_b = [
         [side.titles[cell] for cell in cells] for side, cells in ((a, pairing.only_a), (b, pairing.only_b))

@@ -34,6 +34,10 @@ class Side:
         first = self.data[~self.data["cell"].duplicated()]
         return {str(row["cell"]): row for row in first.to_dict("records")}
 
+    def compressed(self, cell: str) -> bool:
+        """Whether it is not the parent."""
+        return bool(self.cells[cell]["method"] != "dense")
+
     def facts(self, cell: str) -> Mapping[str, Any]:
         """What cell.json says."""
         return self.store.get_cell(self.study, cell) or {}

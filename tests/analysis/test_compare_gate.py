@@ -1,6 +1,9 @@
 """What a gate must not let pass, and what it must not stop at."""
 
+import pytest
 from scored_study import DENSE, GOOD, cell, compared, right
+
+from analysis.collect import AnalysisError
 
 
 def verdict(found, title, task):
@@ -34,3 +37,27 @@ def test_a_task_that_b_was_not_asked_is_not_lost_because_another_one_failed(tmp_
     cell(tmp_path, "b", "wanda", 0.2, {"ppl": GOOD["ppl"]}, DENSE, **failed)
     (line,) = [line for line in compared(tmp_path, "a", "b").lines.itertuples() if line.verdict == "lost"]
     assert line.note == "failed: mcr: no memory"
+
+
+def test_no_gate_passes_on_the_parent_alone(tmp_path):
+    """A sweep that died behind dense."""
+    for study in ("a", "b"):
+        cell(tmp_path, study, "dense", 0.0, DENSE)
+    cell(tmp_path, "a", "wanda", 0.2, GOOD, DENSE)
+    with pytest.raises(AnalysisError, match="of the compressed cells of A none is in B"):
+        compared(tmp_path, "a", "b")
+    assert compared(tmp_path, "b", "a").faults == 0  # there is nothing to lose
+
+
+def test_the_parent_of_two_studies_is_told_as_one(tmp_path):
+    """What its record says of calibration is what the other cells of its study asked for."""
+    for study, inputs in (("a", "dense"), ("b", "compressed")):
+        cell(tmp_path, study, "dense", 0.0, DENSE, calib_inputs=inputs)
+        cell(tmp_path, study, "wanda", 0.2, GOOD, DENSE, calib_inputs=inputs)
+    (change,) = compared(tmp_path, "a", "b").changes
+    assert (change.name, change.a, change.b, change.cells) == (
+        "calib_inputs",
+        "dense",
+        "compressed",
+        ("wanda 0.2",),
+    )
