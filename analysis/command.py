@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -23,9 +24,22 @@ class Answer:
     code: int
 
 
-def parser(purpose: str, writes: bool = True) -> argparse.ArgumentParser:
+class Options(argparse.ArgumentParser):
+    """The options of a command, called as one types it; a mistake in them is one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+        super().__init__(**{"prog": name, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        raise collect.AnalysisError(f"{message}; valid: what {self.prog} --help says")
+
+
+def parser(purpose: str, writes: bool = True) -> Options:
     """The options every analysis command of one study shares; `--out` only where it writes files."""
-    options = argparse.ArgumentParser(description=purpose)
+    options = Options(description=purpose)
     options.add_argument("study", help="name of the study: a folder of the store, or a W&B group")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--from", dest="source", default="", help="read W&B instead: wandb:entity/project")
@@ -74,6 +88,14 @@ def run(
         for path in answer.paths:
             sys.stdout.write(f"{path}\n")
     except (collect.AnalysisError, OSError) as problem:
-        sys.stderr.write(f"error: {problem}\n")
+        sys.stderr.write(f"error: {_told(problem)}\n")
         return 2
     return answer.code
+
+
+def _told(problem: Exception) -> str:
+    """What is wrong in one line; of a file that can not be read, where it is."""
+    if isinstance(problem, OSError) and problem.strerror:
+        where = f": {problem.filename}" if problem.filename else ""
+        return f"{problem.strerror}{where}; valid: a --store that can be read"
+    return str(problem)

@@ -61,14 +61,17 @@ class Dashboard:
         """The headline scores of a study; a method has one colour, the same as in the figures.
 
         Raises:
-            AnalysisError: nothing was measured, or W&B's filters cannot hold the study's or a model's name.
+            AnalysisError: nothing was measured, a task under two protocols, or W&B's filters cannot hold the
+                study's or a model's name.
         """
         models = list(dict.fromkeys(data["model"]))
         for field, name in [("study", study), *(("model", name) for name in models if len(models) > 1)]:
             if re.search(r"""['"\\]""", name) or not name.isprintable():
                 told = f"{field}={name!r}: no filter of W&B holds it"
                 raise collect.AnalysisError(f"{told}; valid: a name without quotes, \\ or line breaks")
-        measured = collect.select(data).drop_duplicates(["task", "metric"])
+        chosen = collect.select(data)
+        collect.check_protocols(chosen)
+        measured = chosen.drop_duplicates(["task", "metric"])
         if measured.empty:
             raise collect.AnalysisError(f"study={study!r}: no headline row to show")
         scores = [Score(row.task, row.metric, bool(row.higher_is_better)) for row in measured.itertuples()]

@@ -41,12 +41,18 @@ class Pace:
     def __init__(self, store: Path | str, study: str) -> None:
         self.store, self.study = Store(store), study
         self._known: dict[str, tuple[int, Known | None]] = {}  # by folder, as of its last change
+        self._damaged: set[str] = set()  # folders
         self._sums: dict[tuple[str, ...], Any] = {}
 
     @property
     def cells(self) -> list[Known]:
         """Those whose file could be read, in no order that means anything."""
         return [cell for _, cell in self._known.values() if cell]
+
+    @property
+    def damaged(self) -> list[Path]:
+        """Folders of cells whose file can not be read."""
+        return [self.store.cell(self.study, name) for name in sorted(self._damaged)]
 
     def refresh(self) -> Pace:
         """Look again."""
@@ -58,16 +64,19 @@ class Pace:
         changed = [name for name, at in there.items() if self._known.get(name, (0, None))[0] != at]
         self._known |= {name: (there[name], self._read(name)) for name in changed}
         self._known = {name: self._known[name] for name in there}
+        self._damaged &= set(there)
         self._sums.clear()
         return self
 
     def _read(self, name: str) -> Known | None:
         """The cell of a folder; None where there is none, or a damaged one."""
+        self._damaged.discard(name)
         try:
             facts = self.store.get_cell(self.study, name)
             paths = self.store.cell(self.study, name).glob("task-*.json")
             tasks = {f"task {path.stem.removeprefix('task-')}": _took(path) for path in paths}
         except (OSError, ValueError):
+            self._damaged.add(name)
             return None
         return None if facts is None else _known(facts, tasks)
 

@@ -119,7 +119,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(description="How many items tell a match from a fail")
+    options = command.Options(description="How many items tell a match from a fail")
     options.add_argument("study", nargs="?", default="", help="a study, for what its undecided cells need")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     command.mixed_option(options)

@@ -6,7 +6,6 @@ python -m analysis.reproduce              # every experiment under conf/experime
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ def table(found: Sequence[Point]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Read the options and print one table."""
-    options = argparse.ArgumentParser(description="What papers got beside what was measured")
+    options = command.Options(description="What papers got beside what was measured")
     options.add_argument("study", nargs="*", help="studies; none: every experiment under reproduce/")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     given = options.parse_args(argv)

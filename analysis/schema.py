@@ -14,16 +14,22 @@ def current(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The rows, older ones migrated.
 
     Raises:
-        ValueError: a row is of a version that this code does not know; one line that names both.
+        ValueError: a row is of a version that this code does not know, or lacks what all versions have; one
+            line that names it.
     """
     return [_migrated(row) for row in rows]
 
 
 def _migrated(row: Mapping[str, Any]) -> Row:
     """One row, step by step."""
+    where = f"study={row.get('study')!r}, cell={str(row.get('cell'))[:24]!r}"
+    wanted = ("method", "metric", "value") if row.get("task") else ("method",)
+    if lacks := [name for name in wanted if name not in row]:
+        raise ValueError(
+            f"{where}: a row has no {', no '.join(lacks)}; delete it: it is computed again"
+        )
     version = row.get("schema", 0)
     if type(version) is not int or not 0 <= version <= SCHEMA:
-        where = f"study={row.get('study')!r}, cell={str(row.get('cell'))[:24]!r}"
         raise ValueError(
             f"{where}: schema={version!r}: known are 0 to {SCHEMA}; newer rows need a newer Crunchmark"
         )

@@ -78,7 +78,8 @@ class Board:
             line for group in sweeps.values() for line in sweep("sweep", group, self.pace, now, True)
         ]
         parts += [line for sign in self.signs if sign.silent(now) for line in silent(sign, now)]
-        parts += [Text(f"{path} can not be read; delete it", "yellow") for path in self.damaged]
+        lost = [*self.pace.damaged, *self.damaged]
+        parts += [Text(f"{path} can not be read; delete it", "yellow") for path in lost]
         return Group(self._stored(), *self._failures(), *(parts or [Text("nothing runs", "dim")]))
 
     def _stored(self) -> Text:
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         )
     board, now = Board(store, study), time.time()
     board.look(now)
-    if not board.pace.cells and not board.signs and not board.damaged:
+    if not board.pace.cells and not board.signs and not board.damaged and not board.pace.damaged:
         raise collect.AnalysisError(
             collect.missing("study", study, collect.Store(store).studies(), options.store)
         )
@@ -252,7 +253,7 @@ def watch(board: Board, console: Console) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(description="How far a sweep is")
+    options = command.Options(description="How far a sweep is")
     options.add_argument("study", help="name of the study: a folder of the store")
     options.add_argument("--store", default="results", help="folder of studies (default: results)")
     options.add_argument("--watch", action="store_true", help="again and again, until nothing runs any more")

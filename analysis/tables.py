@@ -254,7 +254,6 @@ def write(
     """Write both tables in every format and return the paths."""
     grids = {"quality": quality(data, metrics, tasks), "size": sizes(data)}
     tables = {"quality": lambda: quality_csv(data, metrics, tasks), "size": lambda: sizes_csv(data)}
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, parts in grids.items():
         for form in formats:

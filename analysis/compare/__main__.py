@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> command.Answer:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
-        prog="python -m analysis.compare",
+    options = command.Options(
         description="What got worse from A to B, beyond chance and a margin, and what else changed.",
         epilog="Exit code 0: no regression, 1: at least one, 2: nothing to compare, or a wrong option.",
     )

@@ -180,6 +180,12 @@ def test_cells_are_named_by_the_start_of_their_key(root, capsys):
         (("old", "new/"), "B='new/': names no study; valid: STUDY, STUDY:KEY"),
         (("old", "new", "--margin", "1"), "--margin=1: valid is from 0 to below 1"),
         (("old", "new", "--margin", "nan"), "--margin=nan: valid is"),
+        (("old", "new", "--margin", "x"), "argument --margin: invalid float value: 'x'; valid: what"),
+        (("old",), "the following arguments are required: B; valid: what"),
+        (
+            ("old", "new", "--out", "/proc/x"),
+            "--out='/proc/x' can not be written: No such file",
+        ),
         (("old", "new", "--metric", "speed"), "--metric='speed': not in this study; valid: all, score"),
         (("old", "new", "--out", "x", "--format", "pdf"), "--format='pdf': valid: md, csv, json"),
         (("old", "published"), "study='old': no row says what is expected; valid: published:EXPERIMENT"),

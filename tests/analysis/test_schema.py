@@ -107,3 +107,16 @@ def test_items_without_the_metric_of_their_row_are_one_line(root, capsys):
     assert err.count("\n") == 1
     with pytest.raises(ValueError, match="of its metric 'score'"):
         pool.Reader(Store(root), "old").side("f" * 24, "mcr", "score")
+
+
+@pytest.mark.parametrize("name", ["method", "metric", "value"])
+def test_a_row_without_what_every_version_has_is_refused_by_name(root, name):
+    def without(data):
+        for row in [data, *data.get("rows", [])]:
+            row.pop(name, None)
+
+    edited(root, "old", without)
+    with pytest.raises(
+        collect.AnalysisError, match=rf"^study=.*, cell='.*': a row has no {name}; delete"
+    ):
+        collect.load("old", root)

@@ -209,7 +209,13 @@ def test_a_narrow_terminal_cuts_lines_and_loses_no_count(tmp_path, width):
 def test_damaged_files_are_named(tmp_path):
     put(tmp_path, "a")
     (tmp_path / "s" / ".running-x-1.json").write_text("{")
-    assert ".running-x-1.json can not be read; delete it" in " ".join(shown(tmp_path, width=300).split())
+    (tmp_path / "s" / "b").mkdir()
+    (tmp_path / "s" / "b" / "cell.json").write_text('{"method": "svd",')
+    told = " ".join(shown(tmp_path, width=300).split())
+    assert ".running-x-1.json can not be read; delete it" in told
+    assert "/s/b can not be read; delete it" in told
+    (tmp_path / "s" / "b" / "cell.json").unlink()
+    assert "/s/b" not in shown(tmp_path, width=300)
 
 
 def test_the_command_prints_a_study_that_is_over(tmp_path, capsys):
