@@ -63,7 +63,7 @@ function points() {
 }
 // What nothing beats in both: few bytes (or many tokens per second) and a good score; of one model at a time.
 function best(found, higher) {
-  const good = (p) => (higher ? p.y : -p.y),
+  const good = (p) => (higher ? p.v : -p.v), // where it is, not where it is drawn
     small = (p) => (F.x === "tps" ? -p.x : p.x);
   const out = [];
   let top = -Infinity;
