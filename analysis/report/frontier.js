@@ -82,6 +82,7 @@ function drawFrontier() {
   const ink = css("--ink"),
     axis = { gridcolor: css("--line"), zeroline: false, automargin: true, tickfont: { size: 12 } };
   const layout = {
+    ...F.size,
     font: { family: css("--font"), color: ink, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",

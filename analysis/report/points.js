@@ -1,6 +1,6 @@
 "use strict";
 // Where a cell stands on the axes, which cells nothing beats, and what hovering says.
-const F = { x: "file", ready: false };
+const F = { x: "file", ready: false, size: { autosize: true } };
 const CAP = 30; // a score beyond this multiple of dense is drawn at the edge, as in the figures
 const XS = [
   ["file", "bytes on disk"],
