@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ NUMBERS = (
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
     *("peak_memory_bytes", "coverage", "allocate_seconds", "limit"),
 )
+TOLD_NEAR = re.compile(r"; the nearest reachable budget is [\d.]*\d")  # at the end of a reason
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 TEXTS += ("executed_by",)
@@ -249,9 +251,10 @@ def gone(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def why(row: Any) -> str:
-    """The footnote of a cell without scores."""
+    """The footnote of a cell without scores; the nearest budget once, also where the reason has it too."""
     near = f"nearest reachable budget {row.nearest_budget:.4g}" if known(row.nearest_budget) else ""
-    parts = [part for part in (near, row.reason) if part]
+    reason = TOLD_NEAR.sub("", row.reason) if near else row.reason
+    parts = [part for part in (near, reason) if part]
     return f"{row.state}: {'; '.join(parts) or 'no reason recorded'}".replace("\n", " ")
 
 

@@ -184,12 +184,12 @@ function sheet(name, head, rows, right = []) {
 }
 const scroller = (name, ...inside) =>
   el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, inside);
-function picker(label, options, value, change) {
-  const select = el(
-    "select",
-    { onchange: (event) => change(event.target.value) },
-    options.map(([key, name]) => el("option", { value: key }, name)),
-  );
+function fill(select, options, value) {
+  select.replaceChildren(...options.map(([key, name]) => el("option", { value: key }, name)));
   select.value = value;
+}
+function picker(id, label, options, value, change) {
+  const select = el("select", { id, onchange: (event) => change(event.target.value) });
+  fill(select, options, value);
   return el("label", { class: "field" }, el("span", {}, label), select);
 }

@@ -63,7 +63,7 @@ function bytesBar(i) {
   const whole =
     there(dense) && dense > 0 ? `${percent(real(file) / dense)} of the dense one's ${bytes(dense)}` : "";
   return [
-    scroller("Bytes", el("table", { class: "narrow" }, el("tbody", {}, drawn))),
+    scroller("Bytes", el("table", { class: "narrow spent" }, el("tbody", {}, drawn))),
     spent ? bytesKinds(spent) : "",
     el("p", { class: "legend" }, whole ? `The file has ${bytes(file)}, ${whole}.` : ""),
   ];

@@ -55,15 +55,13 @@ function startGone() {
       {},
       el("th", { scope: "row" }, opener(i)),
       el("td", {}, state(i)),
-      el("td", { class: "num" }, budget(S().near[i])),
       el("td", { class: "said long" }, S().reason[i]),
     );
   const rest = lost.slice(100);
   const table = sheet(
     "Cells without scores",
-    ["cell", "state", "nearest budget", "reason"],
+    ["cell", "state", "reason"],
     lost.slice(0, 100).map(row),
-    [2],
   );
   byId("gone").append(table);
   if (rest.length)

@@ -82,6 +82,7 @@ function drawFrontier() {
   const ink = css("--ink"),
     axis = { gridcolor: css("--line"), zeroline: false, automargin: true, tickfont: { size: 12 } };
   const layout = {
+    ...F.size,
     font: { family: css("--font"), color: ink, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -129,7 +130,7 @@ function drawBest(line) {
       ),
   );
 }
-function drawMethods() {
+function startMethods() {
   const toggle = (method) => {
     R.filter.off.has(method) ? R.filter.off.delete(method) : R.filter.off.add(method);
     changed("filter");
@@ -138,20 +139,11 @@ function drawMethods() {
     R.filter.off = new Set(keep ? [] : R.methods);
     changed("filter");
   };
-  byId("methods-off").replaceChildren(
+  byId("methods-off").append(
     ...R.methods.map((m) =>
       el(
         "button",
-        {
-          type: "button",
-          class: "chip",
-          "aria-pressed": String(!R.filter.off.has(m)),
-          onclick: () => {
-            toggle(m);
-            [...byId("methods-off").children].find((b) => b.dataset.method === m).focus();
-          },
-          "data-method": m,
-        },
+        { type: "button", class: "chip", onclick: () => toggle(m), "data-method": m },
         glyph(m),
         m,
       ),
@@ -160,11 +152,34 @@ function drawMethods() {
     el("button", { type: "button", class: "quiet", onclick: () => only(false) }, "none"),
   );
 }
+// What has the focus keeps it: nothing is made anew when what is chosen changes.
+function showChosen() {
+  for (const chip of byId("methods-off").querySelectorAll("[data-method]"))
+    chip.setAttribute("aria-pressed", String(!R.filter.off.has(chip.dataset.method)));
+  byId("up").value = R.y;
+}
 function startFrontier() {
   const xs = XS.filter(([key]) => R.has[key]);
   F.x = xs.length ? xs[0][0] : "file";
   byId("frontier").append(
-    el("div", { class: "controls", id: "axes" }),
+    el(
+      "div",
+      { class: "controls", id: "axes" },
+      picker("across", "Across", xs, F.x, (v) => {
+        F.x = v;
+        drawFrontier();
+      }),
+      picker("up", "Up", yOptions(), R.y, (v) => {
+        R.y = v;
+        changed("y");
+      }),
+      R.models.length > 1
+        ? picker("model", "Model", [["", "all"], ...R.models.map((m) => [m, m])], R.filter.model, (v) => {
+            R.filter.model = v;
+            changed("filter");
+          })
+        : null,
+    ),
     el("div", { class: "chips", id: "methods-off", role: "group", "aria-label": "Methods shown" }),
     el(
       "div",
@@ -183,33 +198,13 @@ function startFrontier() {
     ),
     el("details", {}, el("summary", {}, "The frontier as a list"), el("ul", { class: "chips", id: "best" })),
   );
-  const axes = () =>
-    byId("axes").replaceChildren(
-      picker("Across", xs, F.x, (v) => {
-        F.x = v;
-        drawFrontier();
-      }),
-      picker("Up", yOptions(), R.y, (v) => {
-        R.y = v;
-        changed("y");
-      }),
-      ...(R.models.length > 1
-        ? [
-            picker("Model", [["", "all"], ...R.models.map((m) => [m, m])], R.filter.model, (v) => {
-              R.filter.model = v;
-              changed("filter");
-            }),
-          ]
-        : []),
-    );
-  axes();
-  drawMethods();
+  startMethods();
+  showChosen();
   drawFrontier();
   let waiting = 0;
   listen((what) => {
     if (what === "cell") return;
-    if (what === "y") axes();
-    drawMethods();
+    showChosen();
     // Thousands of points take a second to draw: not between two letters of a search.
     clearTimeout(waiting);
     waiting = setTimeout(drawFrontier, R.count > 500 ? 250 : 0);

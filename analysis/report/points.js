@@ -1,6 +1,6 @@
 "use strict";
 // Where a cell stands on the axes, which cells nothing beats, and what hovering says.
-const F = { x: "file", ready: false };
+const F = { x: "file", ready: false, size: { autosize: true } };
 const CAP = 30; // a score beyond this multiple of dense is drawn at the edge, as in the figures
 const XS = [
   ["file", "bytes on disk"],
@@ -63,7 +63,7 @@ function points() {
 }
 // What nothing beats in both: few bytes (or many tokens per second) and a good score; of one model at a time.
 function best(found, higher) {
-  const good = (p) => (higher ? p.y : -p.y),
+  const good = (p) => (higher ? p.v : -p.v), // where it is, not where it is drawn
     small = (p) => (F.x === "tps" ? -p.x : p.x);
   const out = [];
   let top = -Infinity;

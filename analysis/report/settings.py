@@ -25,7 +25,6 @@ FACTS = (  # column of the page, column of the rows
     ("bits", "bits_model"),
     ("compress", "compress_seconds"),
     ("peak", "peak_memory_bytes"),
-    ("near", "nearest_budget"),
 )
 Columns = dict[str, list[Any]]
 

@@ -61,6 +61,20 @@ function theme(name) {
   for (const path of document.querySelectorAll("path[data-colour]"))
     path.setAttribute("fill", colour(path.dataset.colour));
 }
+// Paper is light; the plot gets the size that print has in media.css, which fits the narrowest page.
+function startPrint() {
+  let before;
+  const repaint = (name, size) => {
+    F.size = size;
+    theme(name);
+    drawFrontier();
+  };
+  addEventListener("beforeprint", () => {
+    before = document.documentElement.dataset.theme;
+    repaint("light", { width: 640, height: 360 });
+  });
+  addEventListener("afterprint", () => repaint(before, { autosize: true }));
+}
 function heading() {
   const d = R.data,
     cells = d.settings.cell.length,
@@ -99,6 +113,7 @@ async function start() {
   byId("loading").remove();
   for (const part of [startSummary, startFrontier, startTable, startCell, startCards]) part();
   heading();
+  startPrint();
   performance.mark("usable");
   requestAnimationFrame(() => setTimeout(loadPlotly));
 }

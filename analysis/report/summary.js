@@ -20,7 +20,7 @@ const keptOf = (i) => [...Q.tasks].filter((t) => (scoreOf(i, t) || {}).state ===
 
 function answer() {
   const fits = small()
-    .filter((i) => real(S().file[i]) <= Q.size * R.unit.size)
+    .filter((i) => real(S().file[i]) <= Math.round(Q.size * R.unit.size))
     .map((i) => ({ i, kept: keptOf(i) }));
   fits.sort((a, b) => b.kept - a.kept || real(S().file[a.i]) - real(S().file[b.i]));
   const wanted = Q.tasks.size,
@@ -102,11 +102,20 @@ function perTask() {
   const head = ["task", "smallest that still matches dense", "on disk", "of the dense file"];
   byId("pertask").replaceChildren(sheet("Smallest per task", head, lines, [2]));
 }
+function roundUp(value) {
+  const near = Number(value.toPrecision(2));
+  return near < value ? Number((near + 10 ** (Math.floor(Math.log10(value)) - 1)).toPrecision(2)) : near;
+}
 function askModel(model) {
   Q.model = model;
-  const sizes = small().map((i) => real(S().file[i])),
-    dense = denseSize(model);
-  Q.size = Number(((0.5 * dense || Math.max(0, ...sizes)) / R.unit.size).toPrecision(2));
+  const size = (i) => real(S().file[i]),
+    dense = denseSize(model),
+    keep = small().filter((i) => keptOf(i) === Q.tasks.size);
+  // The smallest that keeps all; where there is none, half of dense.
+  const start = keep.length
+    ? Math.min(...keep.map(size))
+    : 0.5 * dense || Math.max(0, ...small().map(size));
+  Q.size = roundUp(start / R.unit.size);
   byId("size").value = Q.size;
   byId("size").step = Number((dense / R.unit.size / 40).toPrecision(1)) || "any";
 }
@@ -158,6 +167,7 @@ function startSummary() {
       ...(R.models.length > 1
         ? [
             picker(
+              "asked-model",
               "Model",
               R.models.map((m) => [m, m]),
               R.models[0],

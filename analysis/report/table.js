@@ -70,18 +70,16 @@ function turn(step) {
   T.page += step;
   drawTable();
 }
-function drawFilters() {
-  const states = [...new Set(Array.from({ length: R.count }, (_, i) => stateOf(i)))];
-  if (!states.includes(R.filter.state)) R.filter.state = "";
-  byId("filters").replaceChildren(
+function startFilters() {
+  byId("filters").append(
     el(
       "label",
       { class: "field" },
       el("span", {}, "Search"),
       el("input", {
         type: "search",
+        id: "search",
         placeholder: "method, knob, reason …",
-        value: R.filter.text,
         oninput: (event) => {
           R.filter.text = event.target.value;
           T.page = 0;
@@ -89,32 +87,38 @@ function drawFilters() {
         },
       }),
     ),
-    picker("State", [["", "all"], ...states.map((s) => [s, s])], R.filter.state, (v) => {
+    picker("state", "State", [], "", (v) => {
       R.filter.state = v;
       T.page = 0;
       changed("filter");
     }),
-    picker("Score", yOptions(), R.y, (v) => {
+    picker("score", "Score", yOptions(), R.y, (v) => {
       R.y = v;
       changed("y");
     }),
-    ...(R.filter.label
-      ? [
-          el(
-            "button",
-            {
-              type: "button",
-              class: "chip",
-              onclick: () => {
-                R.filter.label = "";
-                changed("filter");
-              },
-            },
-            `only ${R.filter.label} ✕`,
-          ),
-        ]
-      : []),
+    el("button", {
+      type: "button",
+      id: "only",
+      class: "chip",
+      onclick: () => {
+        R.filter.label = "";
+        byId("search").focus(); // this button goes
+        changed("filter");
+      },
+    }),
   );
+}
+function drawStates() {
+  const states = [...new Set(Array.from({ length: R.count }, (_, i) => stateOf(i)))];
+  if (!states.includes(R.filter.state)) R.filter.state = "";
+  fill(byId("state"), [["", "all"], ...states.map((s) => [s, s])], R.filter.state);
+}
+function drawFilters() {
+  byId("search").value = R.filter.text;
+  byId("state").value = R.filter.state;
+  byId("score").value = R.y;
+  byId("only").hidden = !R.filter.label;
+  byId("only").textContent = `only ${R.filter.label} ✕`;
 }
 function startTable() {
   byId("cells").append(
@@ -134,10 +138,13 @@ function startTable() {
       " A method's name opens its cell.",
     ),
   );
+  startFilters();
+  drawStates();
   drawFilters();
   drawTable();
   listen((what) => {
-    if (what === "y" || (what === "filter" && document.activeElement.type !== "search")) drawFilters();
+    if (what === "y") drawStates();
+    drawFilters();
     if (what !== "theme") drawTable();
   });
   // Paper has no next page button.

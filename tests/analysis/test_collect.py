@@ -22,6 +22,16 @@ def test_the_nearest_budget_of_a_footnote_is_within_reach(root):
     assert collect.why(gone) == f"{gone['state']}: nearest reachable budget 0.9396"
 
 
+@pytest.mark.parametrize("near", [None, 0.8671])
+@pytest.mark.parametrize("tail", ["", "; the nearest reachable budget is 0.8671"])
+def test_the_nearest_budget_is_told_once_whichever_way_a_row_has_it(root, near, tail):
+    gone = collect.gone(collect.load("demo", root)).iloc[0].copy()
+    gone["nearest_budget"], gone["reason"] = near, f"budget: the smallest packing is 9 bytes{tail}"
+    told = collect.why(gone)
+    assert told.count("the smallest packing is 9 bytes") == 1
+    assert told.count("0.8671") == told.count("nearest reachable budget") == bool(near or tail)
+
+
 def test_a_missing_study_names_the_known_ones(root):
     with pytest.raises(collect.AnalysisError, match=r"study='dmeo'.*known: demo; did you mean 'demo'\?"):
         collect.load("dmeo", root)
