@@ -113,7 +113,7 @@ function againOf(i) {
     el(
       "p",
       { class: "legend" },
-      "Items per task (limit=) are in the protocol ids, which must be the same again.",
+      "The protocol ids must be the same again; where old rows tell no limit=, they say whether it was.",
     ),
     el(
       "details",
