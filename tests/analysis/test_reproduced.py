@@ -21,11 +21,11 @@ def store(tmp_path):
     made = Store(tmp_path)
     cells = {"dense": (0.0, 5.01), "one": (0.2, 8.3), "two": (0.2, 8.5)}
     for key, (budget, value) in cells.items():
-        made.put_cell("paper", key, {"budget": budget, "expected": EXPECTED})
+        made.put_cell("paper", key, {"method": "m", "budget": budget, "expected": EXPECTED})
         made.put_task("paper", key, "ppl", {"rows": [row(value), row(99.0, "word_perplexity")]})
     lost = {"state": "unreachable", "reason": "budget: too small"}
-    made.put_cell("paper", "three", {"budget": 0.6, "expected": EXPECTED, **lost})
-    made.put_cell("other", "one", {"budget": 0.2})
+    made.put_cell("paper", "three", {"method": "m", "budget": 0.6, "expected": EXPECTED, **lost})
+    made.put_cell("other", "one", {"method": "m", "budget": 0.2})
     return made
 
 
@@ -42,7 +42,7 @@ def test_every_number_has_a_line_and_every_draw_its_own(store):
 
 
 def test_a_cell_without_that_task_is_not_measured(store):
-    store.put_cell("paper", "four", {"budget": 0.4, "expected": EXPECTED})
+    store.put_cell("paper", "four", {"method": "m", "budget": 0.4, "expected": EXPECTED})
     store.put_task("paper", "four", "mcr", {"rows": [{"task": "mcr", "metric": "perplexity", "value": 1.0}]})
     assert [p.status for p in of_study("paper", store) if p.budget == 0.4] == ["not measured"]
 
