@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from crunchmark.store import run_id
 from crunchmark.told import summary
 
 wandb = pytest.importorskip("wandb")
-internal = pytest.importorskip("wandb_workspaces.workspaces.internal")
+pytest.importorskip("wandb_workspaces")  # its parts take seconds, of each collection
 
 
 class Server:
@@ -97,6 +98,7 @@ def test_every_key_of_every_panel_is_one_the_tracker_writes(dry, rows):
 
 def test_the_specs_are_what_w_and_b_reads(dry):
     workspace, report = dry
+    internal = importlib.import_module("wandb_workspaces.workspaces.internal")
     assert internal.WorkspaceViewspec.model_validate(workspace)
     sections = workspace["section"]["panelBankConfig"]["sections"]
     views = [[panel["viewType"] for panel in section["panels"]] for section in sections]

@@ -4,7 +4,6 @@ import pytest
 import yaml
 from cell_runs import CELL, CONFIG, LOST, ROWS, folders, read
 from hydra import compose, initialize_config_dir
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from crunchmark import told, track
 from crunchmark.machine import ROOT
@@ -58,6 +57,8 @@ def test_an_agents_run_is_its_cells_and_dense_has_its_own(tmp_path, agent):
 def test_the_sweeps_command_is_one_that_hydra_takes(allocate):
     given = {"budget": 0.42, "allocate": allocate}
     assert given.keys() == SWEEP["parameters"].keys()
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args  # seconds, of each collection
+
     made = create_sweep_command_args({"args": {name: {"value": value} for name, value in given.items()}})
     at = SWEEP["command"].index("${program}")
     words = [*SWEEP["command"][at + 1 : -1], *made["args_no_hyphens"]]
