@@ -168,7 +168,7 @@ def _shrink(axis: Axes, made: Panels) -> None:
     from matplotlib.text import Text
 
     p, name = made.layout, axis.yaxis.label
-    room = p.high + 0.25  # panels are further apart, and titles do not begin so far left
+    room = _inches(axis)[1] + 0.25  # panels are further apart, and titles do not begin so far left
     _smaller(name, _inches(name)[1], room)
     if _inches(name)[1] > room:
         name.set_text("\n".join(folded(name.get_text(), len(name.get_text()) * 2 // 3)))

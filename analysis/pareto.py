@@ -189,8 +189,13 @@ def plain_log(axis: Axes) -> None:
     close = not wide and 72 * inches * np.log(2 / 1.5) / np.log(high / low) < sheet.now().letters - 1
     subs = (1,) if wide else (1, 2, 5) if close else (1, 1.5, 2, 3, 5)
     axis.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """A tick as a plain number; small ones as 1e-4, which is short."""
+    return f"{value:g}" if value >= 1e-3 else f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def write(
