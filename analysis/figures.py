@@ -80,7 +80,7 @@ def of_study(
     """
     data = command.read(chosen)
     yield from tables.write(data, folder, ("tex",), tasks=tasks, environment=sheet.now().table)
-    drawn = 0
+    drawn: list[str] = []
     for name, work in _works(data, chosen, tasks).items():
         try:
             table = work()
@@ -88,13 +88,14 @@ def of_study(
         except collect.AnalysisError as lost:
             say(f"{name}: left out: {lost}")
             continue
-        drawn += len(paths)
+        drawn.append(name)
         yield from paths
     try:
         if chosen.source or tasks:
             raise collect.AnalysisError("they take a whole study of the store (no --from, no --task)")
-        paths = kick.figures(kick_data.study(chosen.study, chosen.store, data), folder, formats, say)
-        drawn += len(paths)
+        study = kick_data.study(chosen.study, chosen.store, data)
+        paths = kick.figures(study, folder, formats, say, besides=drawn)
+        drawn += [path.stem for path in paths]
         yield from paths
     except collect.AnalysisError as lost:
         say(f"figures of LLM-KICK: left out: {lost}")

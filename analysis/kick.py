@@ -6,7 +6,7 @@ python -m analysis.kick STUDY [--store results] [--out DIR] [--format png,pdf,sv
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -51,13 +51,26 @@ FIGURES: dict[str, tuple[Callable[[kick_data.Study], Drawing], Draw]] = {  # its
 }
 
 
+ALIKE = {"bytes": "pareto"}  # a figure -> the one of the whole study that shows all it shows
+
+
 def figures(
-    study: kick_data.Study, folder: Path, formats: Sequence[str], say: Callable[[str], None]
+    study: kick_data.Study,
+    folder: Path,
+    formats: Sequence[str],
+    say: Callable[[str], None],
+    besides: Collection[str] = (),
 ) -> list[Path]:
-    """Draw what the study has the ingredients of; say in one line each what it has not."""
+    """Draw what the study has the ingredients of; say in one line each what it has not.
+
+    `besides`: names of figures that are drawn already; what shows nothing more is left out.
+    """
     paths: list[Path] = []
     looks = looks_of(kick_data.small(study.points))
     for name, (make, _) in FIGURES.items():
+        if ALIKE.get(name) in besides:
+            say(f"{name}: left out: {ALIKE[name]} shows the same points, and more")
+            continue
         try:
             drawing = make(study)
         except kick_data.Missing as lost:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import kick_data, panels, pareto
+from analysis import beyond, kick_data, panels, pareto
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,33 +53,35 @@ def face(state: str, colour: str) -> dict[str, Any]:
     return {"markerfacecolor": "#CCCCCC" if state == "chance" else "white"}
 
 
-def curve(axis: Axes, x: Iterable[float], line: pd.DataFrame, look: dict[str, Any], label: str) -> None:
+def curve(axis: Axes, points: pd.DataFrame, look: dict[str, Any], label: str, most: float = np.inf) -> None:
     """One line with its 95 % intervals; each marker shows its state."""
-    at = np.asarray(list(x), dtype=float)
-    y = line["value"].to_numpy(float)
-    colour = look["color"]
-    axis.plot(at, y, color=colour, linestyle=look["linestyle"], lw=1.3, zorder=3)
+    line, colour = beyond.line(points, most), look["color"]
+    axis.plot(line["x"], line["value"], color=colour, linestyle=look["linestyle"], lw=1.3, zorder=3)
     axis.plot([], [], color=colour, linestyle=look["linestyle"], marker=look["marker"], label=label)
     axis.errorbar(
-        at, y, yerr=panels.reach(line), fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.6, zorder=2.8
-    )
-    for a, b, state in zip(at, y, line["state"], strict=True):
+        *(line["x"], line["value"]), yerr=panels.reach(line), fmt="none", ecolor=colour, elinewidth=0.7,
+        capsize=1.6, zorder=2.8, errorevery=line["inside"].to_numpy(bool),
+    )  # fmt: skip
+    beyond.arrows(axis, points.loc[beyond.far(points, most), "x"], colour)
+    for a, b, state in line.loc[line["mark"], ["x", "value", "state"]].itertuples(index=False):
         mark: dict[str, Any] = {"marker": look["marker"], "markeredgecolor": colour, "markeredgewidth": 0.9}
         axis.plot([a], [b], color=colour, linestyle="none", zorder=4, **(mark | face(state, colour)))
 
 
-def bars(axis: Axes, points: pd.DataFrame, looks: Looks) -> None:
+def bars(axis: Axes, points: pd.DataFrame, looks: Looks, most: float) -> None:
     """Bars in groups, a group per pattern, a bar per series; filled, hatched or empty by state."""
     names = [p for p in dict.fromkeys([*kick_data.PATTERNS, *points["x"]]) if p in set(points["x"])]
     there = [s for s in looks if s in set(points["series"])]
     width = 0.8 / max(len(there), 1)
     for i, series in enumerate(there):
-        own = points[points["series"] == series]
+        raw = points[points["series"] == series]
+        own = beyond.held(raw, most)
         at = np.array([names.index(x) for x in own["x"]]) + (i - (len(there) - 1) / 2) * width
         for a, value, state in zip(at, own["value"], own["state"], strict=True):
             axis.bar(a, value, width * 0.88, zorder=2, **_fill(state, looks[series]["color"]))
         axis.errorbar(at, own["value"], yerr=panels.reach(own), fmt="none", ecolor="#222222", elinewidth=0.8,
                       capsize=1.8, zorder=3)  # fmt: skip
+        beyond.arrows(axis, at[beyond.far(raw, most)], looks[series]["color"])
     axis.set_xticks(range(len(names)), names)
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.grid(axis="x", visible=False)
@@ -101,37 +103,27 @@ def panel(axis: Axes, kind: str, points: pd.DataFrame, looks: Looks) -> None:
     """All series of one metric along one kind of axis, with dense, its 5 % band, and chance."""
     higher = bool(points["higher_is_better"].iloc[0])
     dense = float(points["dense"].dropna().mean()) if points["dense"].notna().any() else float("nan")
-    points = capped(points, dense, higher)
+    most = beyond.limit(points, dense)
     judged = bool((points["state"] != "measured").any())
     pareto.levels(axis, dense, points["chance"].max(), higher, judged)
     if kind == "pattern":
-        bars(axis, points, looks)
+        bars(axis, points, looks, most)
     else:
         factor = 100 if kind == "budget" else 1
         for series in (s for s in looks if s in set(points["series"])):
             own = points[points["series"] == series].sort_values("x")
-            curve(axis, factor * own["x"].astype(float), own, looks[series], series)
+            curve(axis, own.assign(x=factor * own["x"].astype(float)), looks[series], series, most)
     if kind == "bits":
         axis.set_xticks(sorted(set(points["x"].astype(float))))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    scale(axis, higher, points)
+    scale(axis, points, most)
     axis.set_xlabel(KINDS[kind][1])
 
 
-def capped(points: pd.DataFrame, dense: float, higher: bool) -> pd.DataFrame:
-    """Perplexities beyond a multiple of dense are drawn at the edge, without their interval."""
-    if higher or not dense > 0:
-        return points
-    top = dense * pareto.CAP
-    beyond = ~(points["value"] < top)
-    edges = {c: points[c].clip(upper=top).mask(beyond, top) for c in ("value", "value_low", "value_high")}
-    return points.assign(**edges)
-
-
-def scale(axis: Axes, higher: bool, points: pd.DataFrame) -> None:
+def scale(axis: Axes, points: pd.DataFrame, most: float) -> None:
     """Shares from zero to one; lower-is-better logarithmic and turned over, so that up is better."""
     axis.use_sticky_edges = False
-    if higher:
+    if points["higher_is_better"].iloc[0]:
         top = max(points["value"].max(), points["dense"].max())
         if top <= 1:
             axis.set_ylim(-0.03, 1.06)
@@ -140,6 +132,8 @@ def scale(axis: Axes, higher: bool, points: pd.DataFrame) -> None:
         return
     axis.set_yscale("log")
     pareto.plain_log(axis)
+    if beyond.far(points, most).any():
+        beyond.edge(axis, most)
     axis.invert_yaxis()
 
 
@@ -191,7 +185,7 @@ def grid(y: str, columns: Callable[[list[Part]], int]) -> Draw:
             (str(title), str(kind), own.assign(x=own["x"] if kind == "pattern" else own["x"].astype(float)))
             for (title, kind), own in everything.groupby(["panel", "axis"], sort=False)
         ]
-        entries = everything["series"].nunique() + 6
+        entries = everything["series"].nunique() + 6 + beyond.there(everything)
         made = panels.panels(len(parts), columns(parts), entries, between=0.8)
         for axis, (title, kind, points) in zip(made.axes, parts, strict=True):
             panel(axis, kind, points, looks)

@@ -129,7 +129,7 @@ def _levels(everything: pd.DataFrame, x: str, y: str, log: bool) -> list[Figure]
     for i, (axis, ((model, series), group)) in enumerate(zip(made.axes, parts, strict=True)):
         own = dense[dense["model"] == model].sort_values("x") if len(dense) else None
         _dense_level(axis, group, own)
-        for budget, line in group.sort_values("x").groupby("budget"):
+        for budget, line in group.assign(x=group["x"].astype(float)).sort_values("x").groupby("budget"):
             at = budgets.index(budget)
             look = {
                 "color": shades(0.12 + 0.88 * at / max(1, len(budgets) - 1)),
@@ -137,7 +137,7 @@ def _levels(everything: pd.DataFrame, x: str, y: str, log: bool) -> list[Figure]
                 "linestyle": style.LINES[at % len(style.LINES)],
             }
             name = f"{100 * float(str(budget)):.3g} % removed"
-            kick_draw.curve(axis, line["x"].astype(float), line, look, name)
+            kick_draw.curve(axis, line, look, name)
         axis.set_title(str(series))
         axis.tick_params(labelleft=made.first(i))
         _counted(axis, sorted(set(points["x"])), log)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import kick_data, kick_draw, panels, pareto, sheet, stats, style
+from analysis import beyond, kick_data, kick_draw, panels, pareto, sheet, stats, style
 from analysis.kick_data import Missing, Study
 from analysis.kick_draw import Drawing, Looks
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PPL_FINE = 10.0  # per cent; below, perplexity raises no alarm (hypothesis H1 of the verdicts)
 CELL = 0.7  # inches of a column that holds its name
-FARTHEST = 1e6  # per cent; a perplexity beyond is drawn there
+FARTHEST = 1e6  # per cent; a perplexity beyond is drawn there, with an arrow
 
 
 def limits(study: Study) -> pd.DataFrame:
@@ -140,8 +140,7 @@ def knowledge_perplexity(study: Study) -> Drawing:
     if both.empty:
         raise Missing(f"no compressed cell has both {factoid} and {ppl}")
     change = 100 * (both["value_ppl"] / both["dense_ppl"] - 1)
-    both = both.assign(kept=both["value"] / both["dense"], ppl_change=change.clip(upper=FARTHEST))
-    return Drawing(both)
+    return Drawing(both.assign(kept=both["value"] / both["dense"], ppl_change=change))
 
 
 def scatter(both: pd.DataFrame, looks: Looks) -> list[Figure]:
@@ -152,12 +151,16 @@ def scatter(both: pd.DataFrame, looks: Looks) -> list[Figure]:
     axis.fill_between([-12, PPL_FINE], -4, 95, color="#F7D9CF", lw=0, zorder=0,
                       label="perplexity fine,\nknowledge gone")  # fmt: skip
     for series, look in looks.items():
-        for line in both[both["series"] == series].to_dict("records"):
+        own = both[both["series"] == series]
+        for line in own.assign(ppl_change=own["ppl_change"].clip(upper=FARTHEST)).to_dict("records"):
             _spot(axis, line, look)
+        beyond.arrows(axis, 100 * own.loc[own["ppl_change"] > FARTHEST, "kept"], look["color"], right=True)
         if series in set(both["series"]):
             axis.plot([], [], linestyle="none", marker=look["marker"], color=look["color"], label=series)
     kick_draw.states(axis, False, both["state"])
-    _change_axis(axis, float(both["ppl_change"].max()))
+    if (both["ppl_change"] > FARTHEST).any():
+        beyond.named(axis)
+    _change_axis(axis, max(100.0, 1.3 * min(FARTHEST, float(both["ppl_change"].max()))))
     axis.set_ylabel("closed-book facts kept (% of dense)")
     made.legend([s for s in looks if s in set(both["series"])], measured=True)
     return made.figures
@@ -174,10 +177,9 @@ def _spot(axis: Axes, line: dict[Any, Any], look: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _change_axis(axis: Axes, most: float) -> None:
+def _change_axis(axis: Axes, top: float) -> None:
     """Per cent of change: linear where a change is small, logarithmic beyond."""
     axis.set_xscale("symlog", linthresh=PPL_FINE, linscale=1.6)
-    top = max(100.0, 1.3 * most)
     few = axis.get_window_extent().width / axis.get_figure(root=True).dpi < 3.5
     wanted = (-10, 0, 10, 100, 1e4, 1e6) if few else (-10, 0, 5, 10, 30, 100, 300, 1e3, 1e4, 1e5, 1e6)
     ticks = [t for t in wanted if t <= top]
@@ -209,7 +211,7 @@ def flip_panels(line: pd.DataFrame, looks: Looks) -> list[Figure]:
     low, high = (float((100 * line[column] / line["n"]).max()) for column in ("lost", "gained"))
     for axis in made.axes:
         axis.set_ylim(-1.06 * max(low, 1), 1.2 * max(high, 1) + 3)
-    made.label("share removed (budget, %)", "items flipped (%): gained above, lost below")
+    made.label("share removed (budget, %)", "items gained (+) and lost (-), %")
     made.legend([s for s in looks if s in set(line["series"])])
     return made.figures
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from analysis import collect, command, legends, panels, pareto, sheet, style
+from analysis import beyond, collect, command, legends, panels, pareto, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +88,9 @@ def draw(points: pd.DataFrame) -> list[Figure]:
         axis.set_title(style.short_task(task))
         axis.set_ylabel(pareto.metric_name(task, metric))
     made.label(str(points["unit"].iloc[0]))
-    made.groups([_group(kind, names) for kind, names in labels.items()])
+    made.groups(
+        [*(_group(kind, names) for kind, names in labels.items()), made.labelled("reference", ["dense"])]
+    )
     return made.figures
 
 
@@ -98,19 +99,23 @@ def _panel(axis: Axes, group: pd.DataFrame, labels: dict[str, list[str]]) -> Non
     higher = bool(group["higher_is_better"].iloc[0])
     dense = float(group["dense"].dropna().mean())
     small = group[group["state"] != "dense"]
-    limit = dense * pareto.CAP if not higher and dense > 0 else np.inf
-    small = small.assign(value=small["value"].clip(upper=limit))
+    most = beyond.limit(group, dense)
     pareto.levels(axis, dense, group["chance"].max(), higher, bool((small["state"] != "measured").any()))
     for kind, names in labels.items():
         own = small[small["kind"] == kind]
-        best = pareto.frontier(own, higher)
+        best = beyond.stairs(pareto.frontier(own, higher), most)
         axis.step(best["x"], best["value"], where="post", color=COLOURS[kind], lw=6, alpha=0.22, zorder=2)
         for i, label in enumerate(names):
-            line = own[own["label"] == label].sort_values("x")
-            axis.plot(line["x"], line["value"], **_look(kind, i), zorder=3)
+            points = own[own["label"] == label].sort_values("x")
+            line = beyond.line(points, most)
+            axis.plot(
+                line["x"], line["value"], **_look(kind, i), zorder=3, markevery=line["mark"].to_numpy(bool)
+            )
+            beyond.arrows(axis, points.loc[beyond.far(points, most), "x"], COLOURS[kind])
     own = group[group["state"] == "dense"]
-    axis.plot(own["x"], own["value"], "*", ms=12, color="black", mec="white", mew=0.7, zorder=5)
-    pareto.fitted(axis, higher, small, limit)
+    star = {"ms": 12, "color": "black", "mec": "white", "mew": 0.7, "zorder": 5}
+    axis.plot(own["x"], own["value"], "*", label="dense", **star)
+    pareto.fitted(axis, small, most)
 
 
 def _look(kind: str, i: int) -> dict[str, Any]:

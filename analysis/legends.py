@@ -56,7 +56,7 @@ def _below(made: Panels, i: int, groups: Sequence[Group]) -> None:
     """Legends below the panels, side by side as long as the figure is wide."""
     figure, width = made.figures[i], made.layout.width - 0.1
     found = _legends(figure, groups, 1)
-    for columns in range(min(8, len(groups[0][2])), 1, -1) if len(groups) == 1 else ():
+    for columns in even(len(groups[0][2])) if len(groups) == 1 else ():
         wider = _legends(figure, groups, columns)
         if _inches(wider[0])[0] <= width:
             found[0].remove()
@@ -151,6 +151,11 @@ def _legends(
     return found
 
 
+def even(names: int, most: int = 8) -> list[int]:
+    """Numbers of columns that hold as many names each, but for one: the largest first, at least two."""
+    return [n for n in range(min(most, names), 1, -1) if n == math.ceil(names / math.ceil(names / n))]
+
+
 def _inches(artist: Any) -> tuple[float, float]:
     """Width and height as drawn."""
     box = artist.get_window_extent()
@@ -163,15 +168,22 @@ def _shrink(axis: Axes, made: Panels) -> None:
     from matplotlib.text import Text
 
     p, name = made.layout, axis.yaxis.label
-    if _inches(name)[1] > p.high + 0.1:
+    room = _inches(axis)[1] + 0.25  # panels are further apart, and titles do not begin so far left
+    _smaller(name, _inches(name)[1], room)
+    if _inches(name)[1] > room:
         name.set_text("\n".join(folded(name.get_text(), len(name.get_text()) * 2 // 3)))
     if _inches(axis.xaxis.label)[0] > p.wide + p.gap:
         axis.set_xlabel("\n".join(folded(axis.get_xlabel(), len(axis.get_xlabel()) * 2 // 3)))
         made.extra = max(made.extra, 0.13)
+    room = p.wide + (EDGE - 0.02 if made.last(made.axes.index(axis)) else max(0.02, p.gap - 0.25))
     for text in (child for child in axis.get_children() if isinstance(child, Text) and child.get_text()):
-        wide = _inches(text)[0]
-        if wide > p.wide + p.gap - 0.1:
-            text.set_fontsize(max(LEAST, text.get_fontsize() * (p.wide + p.gap - 0.1) / wide))
+        _smaller(text, _inches(text)[0], room)
+
+
+def _smaller(text: Any, inches: float, room: float) -> None:
+    """Smaller letters, as far as they are legible, where the text is longer than its room."""
+    if inches > room:
+        text.set_fontsize(max(LEAST, text.get_fontsize() * 0.98 * room / inches))
 
 
 def folded(text: str, letters: int) -> list[str]:

@@ -193,6 +193,10 @@ class Panels:
         p = self.layout
         return i % (p.columns * p.lines) % p.columns == 0
 
+    def last(self, i: int) -> bool:
+        """Whether a panel is the last that a line holds."""
+        return self.first(i + 1)
+
     def label(self, x: str, y: str = "") -> None:
         """Name the axes all panels share."""
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sheet.now().letters + 0.5}
@@ -219,22 +223,26 @@ class Panels:
 
     def legend(self, first: list[str], measured: bool = False) -> None:
         """One legend outside the panels; those names first, then what else is labelled."""
-        pairs: dict[str, Any] = {}
-        for axis in self.axes:
-            handles, names = axis.get_legend_handles_labels()
-            pairs = dict(zip(names, handles, strict=True)) | pairs
-        names = [name for name in first if name in pairs]
-        names += [name for name in pairs if name not in names]
-        marks = [pairs[name] for name in names]
+        _, marks, names, _ = group = self.labelled("", first)
         if sheet.now().width or measured:
-            self.groups([("", marks, names, "")])
+            self.groups([group])
         elif self.spare is not None:
             self.spare.legend(
                 marks, names, loc="center left", borderaxespad=0, labelspacing=0.3, handlelength=3.2
             )
         else:
-            columns = min(len(names), self.per_line)
+            columns = next(iter(legends.even(len(names), self.per_line)), 1)
             self.figures[0].legend(marks, names, loc="lower center", ncols=columns, handlelength=3.2)
+
+    def labelled(self, title: str, first: Sequence[str] = ()) -> legends.Group:
+        """What is labelled in any panel, those names first, as a group of the legend."""
+        pairs: dict[str, Any] = {}
+        for axis in self.axes:
+            handles, names = axis.get_legend_handles_labels()
+            pairs = dict(zip(names, handles, strict=True)) | pairs
+        order = [name for name in first if name in pairs]
+        order += [name for name in pairs if name not in order]
+        return title, [pairs[name] for name in order], order, "#444444"
 
     def groups(self, groups: Sequence[legends.Group]) -> None:
         """A legend per group, as measured: in the free slot, at the right of a slide, else below."""

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, curves, panels, sheet, style
+from analysis import beyond, collect, command, curves, panels, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 AXES = ("bytes", "nominal")
-EDGES = ("value", "value_low", "value_high")
 MARGIN = 0.05
-CAP = 30.0  # a perplexity beyond this multiple of dense is drawn at the edge
 GOLD = "#F2C94C"
 
 
@@ -61,17 +59,18 @@ def pareto(points: pd.DataFrame, lost: pd.DataFrame) -> list[Figure]:
     tasks = list(dict.fromkeys(zip(points["task"], points["metric"], strict=True)))
     labels = [label for label in dict.fromkeys(points["label"]) if label != "dense"]
     looks = style.looks(labels)
-    made = panels.panels(len(tasks), entries=len(labels) + 4, letters=max(map(len, labels), default=0))
+    entries = len(labels) + 4 + beyond.there(points)
+    made = panels.panels(len(tasks), entries=entries, letters=max(map(len, labels), default=0))
     for axis, (task, metric) in zip(made.axes, tasks, strict=True):
         group = points[(points["task"] == task) & (points["metric"] == metric)]
         blind = bool(collect.at_chance(group[group["state"] != "dense"]).any())
         _panel(axis, group, looks, blind)
-        axis.set_title(style.short_task(task) + (" (dense is at chance)" if blind else ""))
+        axis.set_title(style.short_task(task) + (" (dense at chance)" if blind else ""))
         axis.set_ylabel(metric_name(task, metric))
     made.label(str(points["unit"].iloc[0]))
-    made.legend(["dense", *labels])
     if len(lost):
         made.note(_absent([f"{r.label} {style.budget_name(r.budget)}" for r in lost.itertuples()]))
+    made.legend(["dense", *labels])
     return made.figures
 
 
@@ -110,19 +109,19 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
     own = group[group["state"] == "dense"]
     dense = float(own["value"].iloc[0]) if len(own) else dense
     small = group[group["state"] != "dense"].dropna(subset=["x", "value"])
-    limit = dense * CAP if not higher and dense > 0 else np.inf
-    beyond = small["value"] > limit
-    edges = {name: small[name].clip(upper=limit).mask(beyond, limit) for name in EDGES}
-    small = small.assign(**edges)
+    most = beyond.limit(group, dense)
     levels(axis, dense, group["chance"].max(), higher, bool((small["state"] != "measured").any()))
     if not blind:
-        _frontier(axis, pd.concat([small, own]) if len(own) else small, higher)
+        _frontier(axis, pd.concat([small, own]) if len(own) else small, higher, most)
     for label, look in looks.items():
-        line = small[small["label"] == label].sort_values("x")
+        points = small[small["label"] == label].sort_values("x")
+        line = beyond.line(points, most)
         axis.errorbar(
             *(line["x"], line["value"]), yerr=panels.reach(line), label=label, **look, zorder=3, alpha=0.95,
             elinewidth=0.7, capsize=1.6, capthick=0.7, markeredgecolor="white", markeredgewidth=0.5,
+            markevery=line["mark"].to_numpy(bool), errorevery=line["inside"].to_numpy(bool),
         )  # fmt: skip
+        beyond.arrows(axis, points.loc[beyond.far(points, most), "x"], look["color"])
     if len(own) and np.isfinite(own["x"].iloc[0]):
         star: dict[str, Any] = {
             "marker": "*",
@@ -132,7 +131,7 @@ def _panel(axis: Axes, group: pd.DataFrame, looks: dict[str, dict[str, Any]], bl
             "linestyle": "none",
         }
         axis.plot(own["x"], own["value"], label="dense", **star, markeredgewidth=0.7, zorder=5)
-    fitted(axis, higher, group, limit)
+    fitted(axis, group, most)
 
 
 def levels(axis: Axes, dense: float, chance: float, higher: bool, judged: bool = True) -> None:
@@ -155,27 +154,28 @@ def frontier(points: pd.DataFrame, higher: bool) -> pd.DataFrame:
     return ordered[ordered["good"] > best]
 
 
-def _frontier(axis: Axes, points: pd.DataFrame, higher: bool) -> None:
+def _frontier(axis: Axes, points: pd.DataFrame, higher: bool, most: float) -> None:
     """Haloes behind the points of the frontier, joined by a staircase."""
     best = frontier(points, higher)
-    axis.step(best["x"], best["value"], where="post", color=GOLD, lw=1.1, zorder=1.5)
+    steps, best = beyond.stairs(best, most), beyond.held(best, most)
+    axis.step(steps["x"], steps["value"], where="post", color=GOLD, lw=1.1, zorder=1.5)
     axis.plot(
         best["x"], best["value"], "o", ms=10, mfc=GOLD, mec="none", alpha=0.6, zorder=2, label="frontier"
     )
 
 
-def fitted(axis: Axes, higher: bool, group: pd.DataFrame, limit: float) -> None:
+def fitted(axis: Axes, group: pd.DataFrame, most: float) -> None:
     """Shares from zero to one; perplexities logarithmic and turned over, so that up is better."""
     axis.use_sticky_edges = False
     axis.margins(x=0.06, y=0.08)
-    if higher:
+    if group["higher_is_better"].iloc[0]:
         if group["value"].max() <= 1:
             axis.set_ylim(-0.03, 1.05)
         return
     axis.set_yscale("log")
     plain_log(axis)
-    if np.isfinite(limit) and group["value"].max() >= limit:
-        axis.set_ylim(top=limit * 1.1)
+    if beyond.far(group, most).any():
+        beyond.edge(axis, most)
     axis.invert_yaxis()
 
 
@@ -185,9 +185,17 @@ def plain_log(axis: Axes) -> None:
 
     low, high = sorted(axis.get_ylim())
     wide = low <= 0 or high / low > 300  # decades are ticks enough
-    axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 1.5, 2, 3, 5), numticks=8))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    inches = axis.get_window_extent().height / axis.get_figure(root=True).dpi
+    close = not wide and 72 * inches * np.log(2 / 1.5) / np.log(high / low) < sheet.now().letters - 1
+    subs = (1,) if wide else (1, 2, 5) if close else (1, 1.5, 2, 3, 5)
+    axis.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    """A tick as a plain number; small ones as 1e-4, which is short."""
+    return f"{value:g}" if value >= 1e-3 else f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def write(

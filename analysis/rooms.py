@@ -122,7 +122,7 @@ def _panel(axis: Axes, part: pd.DataFrame, roles: list[str], low: float, title: 
     axis.tick_params(length=0)
     if len(blocks) <= WRITTEN:
         for (i, j), value in ((p, field.iat[p]) for p in _places(field)):
-            colour = "white" if value < (low + 100) / 2 else "black"
+            colour = style.ink(shown.to_rgba(round(value)))
             axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     return shown
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 # Okabe and Ito's palette, ordered so that neighbours also differ in lightness (grey print).
@@ -144,6 +144,12 @@ def percent(share: float | None) -> str:
 def budget_name(budget: float) -> str:
     """A budget as it is typed: 0.3, not 0.30000000000000004."""
     return f"{budget:.4g}"
+
+
+def ink(ground: Sequence[float]) -> str:
+    """Letters on a field of this colour: white unless it is light."""
+    red, green, blue = ground[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.6 else "white"
 
 
 def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:

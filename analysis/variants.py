@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, outfile, panels, pareto, sheet, style
+from analysis import beyond, collect, command, outfile, panels, pareto, sheet, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,45 +89,47 @@ def draw(points: pd.DataFrame) -> list[Figure]:
     task, metric = points[["task", "metric"]].iloc[0]
     higher = bool(points["higher_is_better"].iloc[0])
     dense = float(points["dense"].dropna().mean())
-    limit = (
-        dense * pareto.CAP if not higher and dense > 0 else small["value"][np.isfinite(small["value"])].max()
-    )
-    small = small.assign(value=small["value"].clip(upper=limit))
+    most = beyond.limit(small, dense)
     methods, variants = (list(dict.fromkeys(small[name])) for name in ("method", "variant"))
     variants = sorted(variants, key=lambda name: name != PLAIN)  # stable
     columns = 5 if len(methods) > 8 else 4
-    made = panels.panels(len(methods), columns, len(variants) + 3, shared=True)
+    made = panels.panels(len(methods), columns, len(variants) + 3 + beyond.there(small), shared=True)
     best, judged = pareto.frontier(small, higher), bool((small["state"] != "measured").any())
     for i, (axis, method) in enumerate(zip(made.axes, methods, strict=True)):
-        _panel(axis, small[small["method"] == method], variants, small, best)
+        _panel(axis, small[small["method"] == method], variants, most)
+        _behind(axis, small[~beyond.far(small, most)], beyond.stairs(best, most))
         pareto.levels(axis, dense, points["chance"].max(), higher, judged)
         axis.set_title(method)
         axis.set_xlim(small["x"].min() * 0.96, points["x"].max() * 1.03)
-        _limits(axis, small["value"], higher, dense)
+        _limits(axis, small, dense, most)
         axis.tick_params(labelleft=made.first(i))
-    name = metric.replace("_", " ") + (" (log, inverted)" if style.is_perplexity(task, metric) else "")
-    made.label(str(points["unit"].iloc[0]), f"{style.short_task(task)}: {name}")
+    made.label(str(points["unit"].iloc[0]), f"{style.short_task(task)}: {pareto.metric_name(task, metric)}")
     made.legend([*variants, "frontier of all", "within 5 % of dense", "chance"])
     return made.figures
 
 
-def _panel(
-    axis: Axes, own: pd.DataFrame, variants: list[str], rest: pd.DataFrame, best: pd.DataFrame
-) -> None:
-    """A method's lines in front of all other points; a repair is dashed, its allocator has the colour."""
+def _behind(axis: Axes, rest: pd.DataFrame, best: pd.DataFrame) -> None:
+    """All points of the study, and their frontier."""
     axis.plot(rest["x"], rest["value"], ".", color="#D8D8D8", ms=3, zorder=1)
     axis.step(
         best["x"], best["value"], where="post", color=pareto.GOLD, lw=1.4, zorder=2, label="frontier of all"
     )
+
+
+def _panel(axis: Axes, own: pd.DataFrame, variants: list[str], most: float) -> None:
+    """A method's lines; a repair is dashed, its allocator has the colour."""
     bases = list(dict.fromkeys(_base(name) for name in variants))
     for variant in variants:
-        line, repaired = own[own["variant"] == variant].sort_values("x"), _base(variant) != variant
+        points, repaired = own[own["variant"] == variant].sort_values("x"), _base(variant) != variant
+        line = beyond.line(points, most)
         colour = COLOURS[bases.index(_base(variant)) % len(COLOURS)]
         axis.plot(
             *(line["x"], line["value"]), label=variant, color=colour, zorder=4 if repaired else 3, lw=1.2,
             marker="s" if repaired else "o", ms=3.6, linestyle="--" if repaired else "-",
             markerfacecolor="white" if repaired else colour, markeredgecolor=colour, markeredgewidth=0.9,
+            markevery=line["mark"].to_numpy(bool),
         )  # fmt: skip
+        beyond.arrows(axis, points.loc[beyond.far(points, most), "x"], colour)
 
 
 def _base(variant: str) -> str:
@@ -135,14 +137,17 @@ def _base(variant: str) -> str:
     return re.sub(r"\s*compensate=\S+.*", "", variant) or PLAIN
 
 
-def _limits(axis: Axes, values: pd.Series, higher: bool, dense: float) -> None:
+def _limits(axis: Axes, points: pd.DataFrame, dense: float, most: float) -> None:
     """Shares from zero to one; what has no upper end logarithmic and turned over, so that up is better."""
-    if higher:
+    values = points["value"]
+    if points["higher_is_better"].iloc[0]:
         axis.set_ylim(-0.03, 1.06 if values.max() <= 1 else None)
         return
     axis.set_yscale("log")
     low = min(values.min(), dense) if dense > 0 else values[values > 0].min()
-    axis.set_ylim(low * 0.9, values.max() * 1.15)
+    axis.set_ylim(low * 0.9, min(values.max(), most) * 1.15)
+    if beyond.far(points, most).any():
+        beyond.edge(axis, most)
     pareto.plain_log(axis)
     axis.invert_yaxis()
 

@@ -5,10 +5,23 @@ import pandas as pd
 import pytest
 import synthetic_study
 
-from analysis import collect, command, curves, panels, pareto, sheet, style
+from analysis import (
+    beyond,
+    collect,
+    command,
+    curves,
+    kick_draw,
+    kinds,
+    panels,
+    pareto,
+    sheet,
+    style,
+    variants,
+)
 
 pytestmark = pytest.mark.slow
 
+LOOKS = style.looks(["svd"])
 MAGIC = {"csv": b"model,", "png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
@@ -71,6 +84,60 @@ def test_the_frontier_keeps_what_nothing_beats():
     points = pd.DataFrame({"x": [1, 2, 2, 3, 4], "value": [0.2, 0.5, 0.6, 0.4, 0.9]})
     assert list(pareto.frontier(points, higher=True)["value"]) == [0.2, 0.6, 0.9]
     assert list(pareto.frontier(points, higher=False)["value"]) == [0.2]
+
+
+def exploded():
+    """A perplexity that falls into the axis at the third size, and is infinite at a fourth."""
+    x, values = (1.0, 2.0, 3.0, 0.5), (6000.0, 250.0, 10.0, float("inf"))
+    points = pd.DataFrame({"x": x, "value": values, "value_low": values, "value_high": values})
+    told = {"task": "ppl", "metric": "perplexity", "higher_is_better": False, "dense": 4.0, "chance": np.nan}
+    return points.assign(label="svd", method="svd", kind="rank", unit="MB", state="fail", model="m", **told)
+
+
+def test_what_is_beyond_the_axis_stays_on_the_frontier():
+    points = exploded()
+    (figure,) = pareto.pareto(points, points.head(0))
+    drawn = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert list(drawn["frontier"].get_xdata()) == [1, 2, 3]
+    assert list(drawn["frontier"].get_ydata()) == [120, 120, 10]
+    assert beyond.NAME in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    steps = beyond.stairs(pareto.frontier(points, higher=False), 120.0)
+    assert list(steps["x"]) == [3, 3]
+    assert list(steps["value"]) == [120 * beyond.ROOM, 10]
+
+
+def test_a_line_leaves_the_axis_where_it_does_and_points_beyond_are_alone():
+    points = exploded().sort_values("x")
+    line = beyond.line(points, 120.0)
+    marked = line[line["mark"]]
+    assert list(marked["x"]) == [0.5, 1, 2, 3]
+    assert list(marked["value"]) == [120, 120, 120, 10]
+    assert list(marked["inside"]) == [False, False, False, True]
+    (end,) = line[~line["mark"]].dropna(subset=["x"]).itertuples()
+    assert end.value == pytest.approx(120 * beyond.ROOM)
+    assert end.x == pytest.approx(3 - np.log(end.value / 10) / np.log(250 / 10))
+    gaps = line["value"].isna().to_numpy()
+    assert gaps.sum() == 3  # none of the four points has a neighbour that it is joined to
+    assert not beyond.line(points[points["x"] == 3], 120.0)["value"].isna().any()
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_only_what_is_better_when_lower_ends(up):
+    points = exploded().assign(higher_is_better=up)
+    assert beyond.there(points) is not up
+    assert beyond.limit(points, 4.0) == (np.inf if up else 120)
+    assert beyond.limit(points.assign(higher_is_better=False), np.nan) == 6000  # only infinite is beyond
+
+
+def test_arrows_point_to_what_is_beyond():
+    points = exploded()
+    kind = kinds.draw(points)[0].axes[0]
+    variant = variants.draw(points.assign(variant="defaults"))[0].axes[0]
+    curve = kick_draw.grid("ppl", lambda _: 1)(points.assign(panel="p", axis="bits", series="svd"), LOOKS)
+    for axis in (kind, variant, curve[0].axes[0]):
+        arrows = [line for line in axis.get_lines() if line.get_markersize() == 8 and len(line.get_xdata())]
+        assert [sorted(line.get_xdata()) for line in arrows] == [[0.5, 1, 2]]
+        assert axis.get_ylim()[0] == pytest.approx(120 * beyond.ROOM)
 
 
 def test_kept_shares_are_fractions_of_dense_and_turn_perplexity_over(rows):

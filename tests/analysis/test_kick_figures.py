@@ -73,6 +73,25 @@ def test_every_table_and_figure_is_written_with_its_numbers(root, tmp_path, caps
     assert "left out: " not in capsys.readouterr().out.replace("that panel is left out", "")
 
 
+def test_what_shows_no_more_than_another_figure_is_left_out(root, tmp_path):
+    said = []
+    study = kick_data.study("demo", root)
+    paths = kick.figures(study, tmp_path, ("png",), said.append, besides=["pareto"])
+    assert "bytes.csv" not in {path.name for path in paths}
+    assert "bytes: left out: pareto shows the same points, and more" in said
+
+
+def test_a_change_of_perplexity_beyond_the_axis_has_an_arrow(root):
+    study = kick_data.study("demo", root)
+    both = kick_ours.knowledge_perplexity(study).data
+    far = both.assign(ppl_change=[*both["ppl_change"][1:], 1e9])
+    for table, arrows in ((both, 0), (far, 1)):
+        (figure,) = kick_ours.scatter(table, kick.looks_of(both))
+        lines = [line for line in figure.axes[0].get_lines() if line.get_markersize() == 8]
+        assert [list(line.get_xdata()) for line in lines if len(line.get_xdata())] == [[1.0]] * arrows
+        assert figure.axes[0].get_xlim()[1] <= 1.3 * kick_ours.FARTHEST
+
+
 def test_a_poor_study_says_what_it_lacks_and_does_not_fail(tmp_path, capsys):
     make = Maker(tmp_path)
     make.parent({"nano_mcr": 1.0})

@@ -41,9 +41,10 @@ def test_a_panel_per_task_and_a_column_per_kind(points):
     tasks = points["task"].nunique()
     assert [bool(axis.get_title()) for axis in figure.axes].count(True) == tasks
     titles = [legend.get_title().get_text() for legend in figure.legends]
-    assert titles == ["single weights", "bits", "rank", "heads and blocks"]
+    assert titles == ["single weights", "bits", "rank", "heads and blocks", "reference"]
     names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
-    assert names == [["sparsegpt", "wanda"], ["gptq"], ["svd"], ["slicegpt"]]
+    assert names[:-1] == [["sparsegpt", "wanda"], ["gptq"], ["svd"], ["slicegpt"]]
+    assert names[-1] == ["dense", "within 5 % of dense", "chance"]
 
 
 def test_lines_are_the_points(points):

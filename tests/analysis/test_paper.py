@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
-from analysis import collect, command, curves, figures, kick, kinds, pareto, rooms, sheet
+from analysis import collect, command, curves, figures, kick, kinds, legends, pareto, rooms, sheet
 from crunchmark.store import Store
 
 pytestmark = pytest.mark.slow
@@ -106,6 +106,40 @@ def test_figures_fit_their_sheet(name):
         assert width == pytest.approx(on.width)
         assert height == pytest.approx(on.height) if on.fills else height <= on.height * 1.1
         assert inside(figure)
+
+
+def overlaps(figure):
+    """Pairs of panels, legends, titles, names of axes and lines of text in a figure that meet."""
+    figure.canvas.draw()
+    drawn = [axis for axis in figure.axes if axis.has_data()]
+    names = [
+        t for a in drawn for t in (*a.get_children(), a.xaxis.label, a.yaxis.label) if isinstance(t, Text)
+    ]
+    texts = [text for text in (*names, *figure.texts) if text.get_text().strip()]
+    boxes = [(str(thing), thing.get_window_extent()) for thing in (*drawn, *figure.legends, *texts)]
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, two in boxes[:i] if one.overlaps(two)]
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_nothing_lies_on_anything(name):
+    tasks = ("nano_factoid", "nano_icra_closed", "nano_mcr", "nano_needle", "nano_ppl")
+    rows = synthetic_study.rows(methods=("svd", "gptq", "slicegpt"), budgets=(0.1, 0.7), tasks=tasks)
+    for row in (row for row in rows if row.get("task") == "nano_ppl" and row["budget"] == 0.7):
+        row["value"] *= 1000  # beyond the axis
+    with sheet.on(SHEETS[name]):
+        data = collect.frame(rows)
+        made = [*pareto.drawings(pareto.table(data)), *kinds.drawings(kinds.sorted_out(data))]
+        drawn = [figure for _, make in made for figure in make()]
+    words = [text.get_text() for figure in drawn for text in figure.texts]
+    assert any(word.startswith("Not drawn (no such cell)") for word in words)
+    for figure in drawn:
+        assert inside(figure)
+        assert overlaps(figure) == []
+
+
+@pytest.mark.parametrize(("names", "columns"), [(7, [7, 4, 3, 2]), (5, [5, 3, 2]), (9, [5, 3, 2]), (1, [])])
+def test_no_name_of_a_legend_is_alone_below_the_first(names, columns):
+    assert legends.even(names) == columns
 
 
 def test_what_does_not_fit_goes_to_a_further_sheet(tmp_path):

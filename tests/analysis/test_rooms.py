@@ -63,6 +63,13 @@ def test_labels_tell_allocators_and_their_knobs_apart(tmp_path):
     ]
 
 
+def test_numbers_are_white_unless_their_field_is_light():
+    kept = {0.04: "white", 0.5: "white", 0.55: "white", 0.7: "black", 1.0: "black"}
+    rows = [("m", "x", 0.3, 0, b, "q_proj", f"h.{b}.q_proj", share) for b, share in enumerate(kept)]
+    (figure,) = rooms.draw(pd.DataFrame(rows, columns=list(rooms.COLUMNS)))
+    assert [text.get_color() for text in figure.axes[0].texts] == list(kept.values())
+
+
 @pytest.mark.parametrize("blocks", [6, 32])
 def test_every_block_is_a_column_and_every_role_a_line(blocks):
     roles = ["attn.c_attn", "attn.c_proj", "mlp.c_proj"]
