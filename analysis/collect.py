@@ -253,9 +253,8 @@ def gone(data: pd.DataFrame) -> pd.DataFrame:
 def why(row: Any) -> str:
     """The footnote of a cell without scores; the nearest budget once, also where the reason has it too."""
     near = f"nearest reachable budget {row.nearest_budget:.4g}" if known(row.nearest_budget) else ""
-    reason = TOLD_NEAR.sub("", row.reason) if near else row.reason
-    parts = [part for part in (near, reason) if part]
-    return f"{row.state}: {'; '.join(parts) or 'no reason recorded'}".replace("\n", " ")
+    told = "; ".join(filter(None, (near, TOLD_NEAR.sub("", row.reason) if near else row.reason)))
+    return f"{row.state}: {told or 'no reason recorded'}".replace("\n", " ")
 
 
 def reasons(row: Any) -> dict[str, str]:

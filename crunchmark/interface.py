@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
-from crunchmark.budget import Plan, Room
+from crunchmark.budget import Plan, Room, Unreachable, dense_bytes
 from crunchmark.stats import Stat
 from crunchmark.terms import Dense, Term
 
@@ -108,7 +108,9 @@ class Keep(Method):
     parent = True
 
     def compress(self, layer: Layer, room: Room) -> Term:
-        """The weight in the room's 16-bit dtype."""
+        """The weight in the room's 16-bit dtype, which in bytes takes a room for all of it."""
+        if room.nominal is None and not room.whole(layer.shape):
+            raise Unreachable(layer.name, dense_bytes(layer.shape), room.nbytes)
         return Dense.of(layer.weight, room)
 
 
@@ -202,10 +204,7 @@ class Trial(ABC):
 
     @abstractmethod
     def error(self, name: str, keep: float, of: str = "outputs") -> float:
-        """Share that the layer loses when it keeps that share; inf where it can not.
-
-        of: squares of its "outputs" on the calibration text, or its "weights", by Fisher where it is needed.
-        """
+        """Share of its "outputs", or "weights" (by Fisher if needed), that it loses then; inf: it can not."""
 
     @abstractmethod
     def spectrum(self, name: str) -> Tensor:
