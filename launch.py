@@ -26,6 +26,7 @@ FAILED: list[int] = []  # exit codes of what went wrong in this process
 LONGEST = 600  # characters of an error
 FULL_ERROR = "HYDRA_FULL_ERROR"
 DEBUG = bool(os.environ.get(FULL_ERROR))  # the user wants stack traces
+GROUPS = ("model", "method", "allocate", "compensate", "calib", "task", "track")
 COMPLAINTS = (ValueError, OSError)  # what our own checks raise: a line is enough
 OF_GRIDS = ("hydra.sweeper.grids", "hydra.sweeper.part")  # there are none but in an experiment
 SECRET = re.compile(r"https?://([^/\s\"']*@|\S*[?&][\w-]*(key|token|secret)[\w-]*=)", re.IGNORECASE)
@@ -52,7 +53,7 @@ def check_choices(config: dict[str, Any], choices: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a stage is missing or is a list; names it.
     """
-    for name in ("model", "method", "allocate", "compensate", "calib", "task", "track"):
+    for name in GROUPS:
         if not config.get(name):
             raise ValueError(f"{name} is missing; valid: one of the names that `--help` lists under {name}")
         if name != "task" and not isinstance(choices.get(name), str):
@@ -167,15 +168,18 @@ def lacking(target: str) -> str:
     """That a `_target_` leads nowhere, and where it could; empty where it leads somewhere."""
     place, _, wanted = target.rpartition(".")
     try:
+        get_object(target)
+        return ""
+    except Exception:  # what is wrong with it is told below
+        pass
+    try:
         there = {k: f"{place}.{k}" for k, v in vars(import_module(place)).items() if _of(v, place)}
-    except ModuleNotFoundError as error:
-        package, _, wanted = str(error.name).rpartition(".")
-        if not f"{place}.".startswith(f"{error.name}."):
-            return ""  # the module is there; it lacks something of its own
+    except Exception as error:
+        package, _, wanted = str(getattr(error, "name", "")).rpartition(".")
+        if not isinstance(error, ModuleNotFoundError) or not f"{place}.".startswith(f"{error.name}."):
+            return f"{target!r} can not be imported: {type(error).__name__}: {error}"
         inside = iter_modules(getattr(import_module(package), "__path__", None) or [])
         there = {found.name: f"{package}.{found.name}" for found in inside}
-    if wanted in there:
-        return ""
     near = difflib.get_close_matches(wanted, there, n=3, cutoff=0.5)
     names = ", ".join(there[k] for k in near or sorted(there)) or "a class of a module"
     return f"{target!r} is not there; {'nearest' if near else 'valid'}: {names}"
@@ -242,11 +246,12 @@ def in_sweep(words: list[str]) -> list[str]:
     """Options of a group that a sweep or its experiment varies, made part of the sweep.
 
     Hydra composes a config before the sweep, with the group's default, which may not have such an option.
+    Quoted and cast values stay as they are: a choice of one would unquote them.
     """
     if not {"-m", "--multirun"} & set(words):
         return words
     parser = OverridesParser.create()
-    options = [word for word in words if re.match(r"[a-z][^=]*=.", word)]
+    options = [word for word in words if re.match(r"[a-z][^=]*=[^\"']", word)]
     try:
         parsed = {word: parser.parse_override(word) for word in options}
     except HydraException:
@@ -255,10 +260,12 @@ def in_sweep(words: list[str]) -> list[str]:
     whole = any(found.key_or_group == "experiment" for found in parsed.values())
 
     def part(word: str) -> str:
-        group, dot, _ = word.partition("=")[0].partition(".")
-        if not dot or word not in parsed or parsed[word].is_sweep_override() or group == "hydra":
-            return word
-        return word.replace("=", "=choice(", 1) + ")" if whole or group in varied else word
+        name, _, value = word.partition("=")
+        group, dot, _ = name.partition(".")
+        plain = word in parsed and not parsed[word].is_sweep_override() and not re.match(r"\w+\(", value)
+        if dot and plain and group in GROUPS and (whole or group in varied):
+            return f"{name}=choice({value})"
+        return word
 
     return [part(word) for word in words]
 

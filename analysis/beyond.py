@@ -33,8 +33,8 @@ def limit(points: pd.DataFrame, dense: float) -> float:
 
 
 def far(points: pd.DataFrame, most: float) -> pd.Series:
-    """Which points are beyond the axis."""
-    return ~(points["value"] <= most)
+    """Which points are beyond the axis; one without a value is not."""
+    return points["value"] > most
 
 
 def held(points: pd.DataFrame, most: float) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def _crossing(
     plain = {"mark": False, "inside": False}
     gap = plain | {"x": np.nan, "value": np.nan}
     (near, low, _), (away, high, _) = sorted((before, after), key=lambda end: end[2])
-    if before[2] == after[2] or not np.isfinite(high):
+    if before[2] == after[2] or not np.isfinite(high) or not low > 0:
         return [gap]
     end = min(high, most * ROOM)
     share = np.log(end / low) / np.log(high / low)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,6 +89,9 @@ def run(
         answer = found if isinstance(found, Answer) else Answer(found, 0)
         for path in answer.paths:
             sys.stdout.write(f"{path}\n")
+    except BrokenPipeError:  # whoever read it has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (collect.AnalysisError, OSError) as problem:
         sys.stderr.write(f"error: {_told(problem)}\n")
         return 2
@@ -94,8 +99,7 @@ def run(
 
 
 def _told(problem: Exception) -> str:
-    """What is wrong in one line; of a file that can not be read, where it is."""
+    """What is wrong in one line; of a file, which."""
     if isinstance(problem, OSError) and problem.strerror:
-        where = f": {problem.filename}" if problem.filename else ""
-        return f"{problem.strerror}{where}; valid: a --store that can be read"
+        return f"{problem.strerror}: {problem.filename}" if problem.filename else problem.strerror
     return str(problem)

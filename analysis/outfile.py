@@ -22,13 +22,20 @@ def whole(path: Path) -> Iterator[Path]:
     temp = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
+    try:
         yield temp
         temp.replace(path)
     except OSError as problem:
-        raise Unwritable(
-            f"--out={str(path.parent)!r} can not be written: {problem.strerror or problem}; "
-            "valid: a folder with room to write"
-        ) from problem
+        if problem.filename is not None and Path(problem.filename) != temp:
+            raise  # of another file
+        raise _unwritable(path, problem) from problem
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, problem: OSError) -> Unwritable:
+    told = f"--out={str(path.parent)!r} can not be written: {problem.strerror or problem}"
+    return Unwritable(f"{told}; valid: a folder with room to write")

@@ -50,8 +50,10 @@ def gather(view: View, calib: Calibration, visit: Visit) -> None:
     A forward pass keeps what goes into every block; a backward pass runs each block again.
 
     Raises:
-        ValueError: there are no tokens, or a gradient is nan or inf.
+        ValueError: there are no tokens, or no next ones, or a gradient is nan or inf.
     """
+    if (width := calib.tokens.shape[1]) == 1:
+        raise ValueError("calib.length=1 has no next token to take gradients for; valid: 2 or more")
     with ExitStack() as stack, evaluating(view.model):
         put = stack.enter_context(_keeper(calib.spill))
         stream = calib.stream(view)
@@ -60,7 +62,6 @@ def gather(view: View, calib: Calibration, visit: Visit) -> None:
             inputs.append([put(hidden) for hidden in stream.hidden])
             with _visiting(stream.blocks[i], calib.device):
                 stream.advance(stream.forward(i))
-        width = calib.tokens.shape[1]
         slopes = list(_ends(view, calib, stream))  # per batch (B, T, D)
         for i in reversed(range(len(stream.blocks))):
             with _visiting(stream.blocks[i], calib.device), _squaring(view.sites(i), width) as sums:

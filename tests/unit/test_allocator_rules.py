@@ -128,7 +128,7 @@ def test_l_greco_is_no_worse_than_greedy_at_its_levels(share):
 
     @dataclass
     class Spectral(Toy):
-        def error(self, name, keep):
+        def error(self, name, keep, of="outputs"):
             rank = int(keep * 256 / 32 + 1e-9)
             return float(energies[name][rank:].sum() / energies[name].sum()) if keep < 1 else 0.0
 

@@ -73,6 +73,11 @@ def test_float16_says_the_same_of_long_sequences(tiny):
         assert half[name].value.sum() / fisher.value.sum() == pytest.approx(1, abs=0.01)
 
 
+def test_one_token_has_no_next_one(tiny, tokens):
+    with pytest.raises(ValueError, match=r"calib\.length=1 has no next token to take gradients for; valid"):
+        fishers(View(tiny("llama_gqa")), Calibration(tokens[:, :1]))
+
+
 def test_overflow_names_the_layer(tiny, tokens):
     view = View(tiny("llama_gqa"))
     view.sites(1)[-1].module.weight.data[0, 0] = torch.inf

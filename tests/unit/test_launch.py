@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from refusals import refused
 
+import methods
 from crunchmark.interface import Method
 from crunchmark.machine import ROOT
 from crunchmark.task import Task
@@ -139,6 +140,9 @@ def test_modegpt_takes_no_more_than_all_of_a_block(cap):
             "-m method=rtn,hqq +method.bits=4 method.group=4,8",
         ),
         ("-m experiment=all method.bits=4", "-m experiment=all method.bits=choice(4)"),
+        ("-m experiment=all cache.dir=/x limit=2", "-m experiment=all cache.dir=/x limit=2"),
+        ("-m experiment=all model.revision='12'", "-m experiment=all model.revision='12'"),
+        ("-m experiment=all model.revision=str(12)", "-m experiment=all model.revision=str(12)"),
         ("-m experiment=all hydra.sweeper.part=1/2", "-m experiment=all hydra.sweeper.part=1/2"),
         ("-m task=[a,b] task.a.limit=[1,2] method=a,b", "-m task=[a,b] task.a.limit=[1,2] method=a,b"),
         ("-m task=a,b task.a.limit=[1,2]", "-m task=a,b task.a.limit=choice([1,2])"),
@@ -149,3 +153,17 @@ def test_modegpt_takes_no_more_than_all_of_a_block(cap):
 )
 def test_options_of_a_swept_group_are_part_of_the_sweep(words, made):
     assert in_sweep(words.split()) == made.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def f(:", "SyntaxError: invalid"),
+        ("import none_such", "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_told_why(text, told, tmp_path, monkeypatch):
+    (tmp_path / "halfway.py").write_text(text)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    outer = {"_target_": "methods.halfway.Thing"}
+    refused(lambda: made(outer, "method", Method), f"methods.halfway.Thing' can not be imported: {told}")
