@@ -109,8 +109,6 @@ def test_what_is_beyond_the_axis_stays_on_the_frontier():
 def test_a_value_that_is_not_known_is_not_beyond_the_axis():
     nan = [np.nan, np.nan]
     points = pd.DataFrame({"x": [1.0, 2.0], "value": [np.nan, 5.0], "value_low": nan, "value_high": nan})
-        {"x": [1.0, 2.0], "value": [np.nan, 5.0], "value_low": np.nan, "value_high": np.nan}
-    )
     points = points.assign(higher_is_better=False, dense=4.0)
     assert not beyond.far(points, 120.0).any()
     assert not beyond.there(points)
