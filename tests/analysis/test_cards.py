@@ -36,6 +36,7 @@ def test_one_card_for_each_yaml():
     assert len(names) >= 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_a_card_says_what_the_class_says(path):
     spec = yaml.safe_load(path.read_text())

@@ -118,6 +118,7 @@ def test_a_method_has_one_colour(dry, rows):
     assert ("dense", None) in found
 
 
+@pytest.mark.slow
 def test_sent_twice_it_is_the_same_workspace_and_report(root, server, capsys):
     for _ in range(2):
         assert command.run(dashboard.main, ["demo", "--store", str(root), "--entity", "me"]) == 0

@@ -68,6 +68,7 @@ def test_nothing_is_fetched(rows):
         assert forbidden not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["model", "knobs", "reason", "setting", "git"])
 def test_hostile_text_stays_text(rows, field):
     for row in rows:

@@ -89,6 +89,7 @@ def test_yaml_module_and_docstring_agree(name):
     assert bool(cited) == (name not in {"dense", "hqq"})  # the parent is no paper's; HQQ is a web page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BASE, ids=str)
 def test_skips_are_these(case):
     """At budget 0 and above; the parent has but budget 0."""
@@ -160,6 +161,7 @@ def test_the_file_holds_what_was_counted(case):
         assert whole <= (got.folder / artifact.WEIGHTS).stat().st_size <= 1.01 * whole + 64_000
 
 
+@pytest.mark.slow
 @each
 def test_load_gives_the_same_logits(case):
     got = once(case, USUAL)

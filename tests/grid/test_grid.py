@@ -147,6 +147,7 @@ def scores(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [p if p.parent.name == "method" else pytest.param(p, marks=pytest.mark.slow) for p in YAMLS],

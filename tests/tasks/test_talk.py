@@ -79,6 +79,7 @@ def test_dense_is_good_at_every_length(nano, tmp_path, bucket):
     assert all(i.extra["prompt_tokens"] >= 64 for i in items)
 
 
+@pytest.mark.slow
 def test_the_guard_counts_what_does_not_fit(nano, tmp_path):
     """A budget that leaves room for some of the prompts, and one that leaves none."""
     talks = NanoSummaries("x", data="summ_l", limit=6).talks

@@ -26,6 +26,7 @@ def agent(monkeypatch, tmp_path):
     track.package().teardown()
 
 
+@pytest.mark.slow
 def test_a_cell_logged_on_two_machines_is_one_run_started_anew_each_time(tmp_path):
     runs = []
     for machine in ("a", "b"):
@@ -39,6 +40,7 @@ def test_ids_are_what_they_were_or_synced_runs_would_double():
     assert track.run_id(CELL) == "5c5c5c5c5c5c5c5c5c5c5c5c-5bae4238"
 
 
+@pytest.mark.slow
 def test_an_agents_run_is_its_cells_and_dense_has_its_own(tmp_path, agent):
     tracker = WandB(dir=str(tmp_path), mode="offline")
     for rows in (
