@@ -1,5 +1,6 @@
 """Tiny models of every family from their config classes, milliseconds each; and the built-in model."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,6 +94,17 @@ def family(request: pytest.FixtureRequest) -> str:
 def tokens() -> torch.Tensor:
     """(5, 12) ids of the tiny vocabulary."""
     return torch.randint(3, 64, (5, 12), generator=torch.Generator().manual_seed(2))
+
+
+def pytest_collection() -> None:
+    """What is imported and collected is no garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, and what was imported is never walked again: a tenth of the time."""
+    gc.freeze()
+    gc.enable()
 
 
 QUICK = "mistral"  # gated, grouped keys, RMSNorm, nothing tied; few budgets
