@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import protocols, schema
+from analysis import protocols, schema, unscored
 from analysis.label import settle
 from analysis.pool import POINT, POOLED, beside_rows
 from analysis.style import GONE, JUDGED, budget_name, is_perplexity, known, short_task
@@ -36,7 +35,6 @@ NUMBERS = (
     *("dense_file_bytes", "bits_scope", "bits_model", "compress_seconds", "eval_seconds"),
     *("peak_memory_bytes", "coverage", "allocate_seconds", "limit"),
 )
-TOLD_NEAR = re.compile(r"; the nearest reachable budget is [\d.]*\d")  # at the end of a reason
 BADGES = ("compute_bound", "memory_bound", "launch_bound")  # flags that are no warnings
 TEXTS = ("model", "method", "knobs", "accounting", "state", "reason", "task", "metric", "protocol")
 TEXTS += ("executed_by",)
@@ -65,7 +63,7 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         data[column] = data[column].map(lambda v: str(v) if known(v) else "").astype(object)
     for column in ("headline", "higher_is_better", "simulated"):  # no scores: none of them
         data[column] = [known(v) and bool(v) for v in data[column]]
-    told = ["; ".join(dict.fromkeys(reasons(row).values())) for row in data.itertuples()]
+    told = ["; ".join(dict.fromkeys(unscored.reasons(row).values())) for row in data.itertuples()]
     data["reason"] = [every or one for every, one in zip(told, data["reason"], strict=True)]
     data["budget"] = data["budget"].fillna(0.0).round(6)
     data["compress_seconds"] += data["allocate_seconds"].fillna(0.0)  # what a search took is no less spent
@@ -248,34 +246,6 @@ def gone(data: pd.DataFrame) -> pd.DataFrame:
     """Cells without scores, once each: skipped, unreachable, failed."""
     lost = data[data["state"].isin(GONE)]
     return lost.drop_duplicates(["model", "label", "budget"], keep="last")
-
-
-def why(row: Any) -> str:
-    """The footnote of a cell without scores; the nearest budget once, also where the reason has it too."""
-    near = f"nearest reachable budget {row.nearest_budget:.4g}" if known(row.nearest_budget) else ""
-    told = "; ".join(filter(None, (near, TOLD_NEAR.sub("", row.reason) if near else row.reason)))
-    return f"{row.state}: {told or 'no reason recorded'}".replace("\n", " ")
-
-
-def reasons(row: Any) -> dict[str, str]:
-    """Why each task that failed in a cell has no score; empty where the cell itself failed, or nothing."""
-    told = row.reasons if isinstance(row.reasons, dict) else {}
-    alike: dict[str, list[str]] = {}
-    for task, reason in told.items():
-        alike.setdefault(" ".join(str(reason).split()), []).append(task)
-    named = {
-        text: text if text.startswith(tasks[0]) else f"{', '.join(tasks)}: {text}"
-        for text, tasks in alike.items()
-    }
-    return {task: named[text] for text, tasks in alike.items() for task in tasks}
-
-
-def reason_of(row: Any, task: str) -> str:
-    """Why a task has no score in a cell that ended without one; empty where the cell was not asked it."""
-    told = reasons(row)
-    if not told or not task:
-        return why(row)
-    return f"{row.state}: {told[task]}" if task in told else ""
 
 
 def _most(flags: Iterable[Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, style
+from analysis import style, unscored
 
 SETTING = ["model", "label", "budget"]
 Key = tuple[str, str, float, str]  # model, label, budget, task
@@ -41,7 +41,7 @@ def lost(data: pd.DataFrame) -> dict[Key, Lost]:
     gone: dict[Key, list[str]] = {}
     for row in data[data["state"].isin(style.GONE)].drop_duplicates("cell", keep="last").itertuples():
         for task, cells in scored.get((row.model, row.label, row.budget), {}).items():
-            why = "" if row.cell in cells else collect.reason_of(row, task)
+            why = "" if row.cell in cells else unscored.reason_of(row, task)
             if why:
                 gone.setdefault((row.model, row.label, row.budget, task), []).append(why)
     return {

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis import brief, collect, protocols, style
+from analysis import brief, collect, protocols, style, unscored
 from analysis.tables import eval_seconds
 
 
@@ -107,7 +107,7 @@ def _unscored(data: pd.DataFrame) -> list[str]:
     """Tasks that no cell has a score of, and that failed in a cell with other scores."""
     chosen = collect.select(data)
     lost = data[data["state"].isin(style.GONE) & data["cell"].isin(chosen["cell"])]
-    told = dict.fromkeys(task for row in lost.itertuples() for task in collect.reasons(row))
+    told = dict.fromkeys(task for row in lost.itertuples() for task in unscored.reasons(row))
     return [task for task in told if task not in set(chosen["task"])]
 
 
@@ -119,8 +119,8 @@ def _with_draws(data: pd.DataFrame) -> pd.Series:
 
 def _gone(row: Any, tasks: int, notes: dict[str, int]) -> list[Text]:
     """A cell without scores: its state, and a number that leads to the reason below the table."""
-    whole = collect.why(row).removeprefix(f"{row['state']}: ")
-    end = _numbered(row["state"], collect.reasons(row).values() or [whole], notes)
+    whole = unscored.why(row).removeprefix(f"{row['state']}: ")
+    end = _numbered(row["state"], unscored.reasons(row).values() or [whole], notes)
     texts = [row["label"], _share(row["budget"]), end, *["—"] * tasks, ""]
     return [Text(text, style="dim") for text in texts]
 
@@ -130,7 +130,7 @@ def _gap(lost: pd.DataFrame, task: str, notes: dict[str, int]) -> Text:
     if lost.empty:
         return Text("")
     row = lost.iloc[-1]
-    reason = collect.reason_of(row, task).removeprefix(f"{row['state']}: ")
+    reason = unscored.reason_of(row, task).removeprefix(f"{row['state']}: ")
     return Text(_numbered(row["state"], [reason], notes) if reason else "", style="dim")
 
 

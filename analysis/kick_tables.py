@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, kick_data, kick_ours, stats, style
+from analysis import collect, kick_data, kick_ours, stats, style, unscored
 from analysis.kick_data import Missing, Study
 from analysis.render import Cell, Grid
 
@@ -81,7 +81,7 @@ def _table3(study: Study, model: str, points: pd.DataFrame, lost: pd.DataFrame) 
 
 def _gap(line: Any) -> Cell:
     """A cell that is not there, with the reason below the table."""
-    why = collect.why(line)
+    why = unscored.why(line)
     return Cell("—", note=f"{line.series} at {style.budget_name(line.budget)} {why}", why=why)
 
 

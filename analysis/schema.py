@@ -25,7 +25,7 @@ def _migrated(row: Mapping[str, Any]) -> Row:
     where = f"study={row.get('study')!r}, cell={str(row.get('cell'))[:24]!r}"
     wanted = ("method", "metric", "value") if row.get("task") else ("method",)
     if lacks := [name for name in wanted if name not in row]:
-        raise ValueError(f"{where}: a row has no {', no '.join(lacks)}; delete it: it is computed again")
+        raise ValueError(f"{where}: a row without {', '.join(lacks)}; delete the cell: it is computed again")
     version = row.get("schema", 0)
     if type(version) is not int or not 0 <= version <= SCHEMA:
         raise ValueError(

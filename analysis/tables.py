@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import collect, command, draws, outfile, protocols, style
+from analysis import collect, command, draws, outfile, protocols, style, unscored
 from analysis.render import Cell, Grid, latex, markdown
 
 FORMATS = ("md", "tex", "csv")
@@ -87,7 +87,7 @@ def _unscored(
 ) -> list[list[list[Cell]]]:
     """A block for each task that failed in every cell; where nothing is known of tasks, one for all."""
     gaps = {(r.label, r.budget): r for r in lost.itertuples()}
-    told = dict.fromkeys(task for row in lost.itertuples() for task in collect.reasons(row))
+    told = dict.fromkeys(task for row in lost.itertuples() for task in unscored.reasons(row))
     bare = [task for task in told if task not in set(points["task"])]
     blocks = []
     for task in bare or [""] * points.empty:
@@ -103,7 +103,7 @@ def _unscored(
 
 def _gap(row: Any, task: str = "") -> Cell:
     """A cell that is not there, with the reason below the table: that of the task, where it has its own."""
-    reason = "" if row is None else collect.reason_of(row, task)
+    reason = "" if row is None else unscored.reason_of(row, task)
     if not reason:
         return Cell()
     return Cell("—", note=f"{row.label} at {style.budget_name(row.budget)} {reason}", why=reason)

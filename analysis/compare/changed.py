@@ -47,10 +47,8 @@ def _differences(a: Side, b: Side, cell_a: str, cell_b: str) -> Iterator[tuple[s
     """Kind, name and both values of what differs between two cells."""
     one, two = a.facts(cell_a), b.facts(cell_b)
     ours, theirs = dict(_facts(one)), dict(_facts(two))
-    own, parent = (
-        False,
-        cell_a == cell_b and not a.compressed(cell_a),
-    )  # its record tells what others were asked
+    own = False
+    parent = cell_a == cell_b and not a.compressed(cell_a)  # its record tells what others were asked
     for kind, name in dict.fromkeys([*ours, *theirs]):
         left, right = ours.get((kind, name), NOTHING), theirs.get((kind, name), NOTHING)
         if left != right and not (kind == "config" and parent):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import pandas as pd
 
-from analysis import collect, pool, stats, style
+from analysis import collect, pool, stats, style, unscored
 from analysis.compare.sides import Pairing, Side
 from crunchmark.paired import COVERAGE, compare, value_of
 from crunchmark.store import Row
@@ -112,7 +112,7 @@ def _pair(
         if key in theirs:
             yield _tested(head, one, theirs[key], readers, margin)
         else:
-            reason = collect.reason_of(ended.iloc[-1], key[0]) if len(ended) else ""
+            reason = unscored.reason_of(ended.iloc[-1], key[0]) if len(ended) else ""
             said = {"state": LOST, "note": style.printable(reason)} if reason else {"note": ONE_SIDED[0]}
             yield Line(*head, value_a=one["value"], **said)
     for key in (key for key in theirs if key in wanted and key not in ours):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import collect, draws, style
+from analysis import collect, draws, style, unscored
 from analysis.collect import AnalysisError
 
 KEY = ["model", "label", "budget"]
@@ -70,7 +70,7 @@ def settings(data: pd.DataFrame) -> tuple[Columns, list[tuple[str, str, float]]]
     out["evaluate"] = [plain(value) for value in _eval_seconds(data).reindex(index)]
     out["simulated"] = data.groupby(KEY)["simulated"].any().reindex(index).astype(int).tolist()
     lost = data[data["state"].isin(style.GONE)].drop_duplicates(KEY, keep="last")
-    reasons = {(row.model, row.label, row.budget): collect.why(row) for row in lost.itertuples()}
+    reasons = {(row.model, row.label, row.budget): unscored.why(row) for row in lost.itertuples()}
     states = {(row.model, row.label, row.budget): row.state for row in lost.itertuples()}
     scored = set(data.loc[data["task"] != "", KEY].itertuples(index=False, name=None))
     out["reason"] = [reasons.get(key, "") for key in index]

@@ -4,7 +4,7 @@ import sys
 import pytest
 import synthetic_study
 
-from analysis import collect
+from analysis import collect, unscored
 
 
 def test_a_stored_study_has_every_column_in_reading_order(root):
@@ -19,7 +19,7 @@ def test_a_stored_study_has_every_column_in_reading_order(root):
 def test_the_nearest_budget_of_a_footnote_is_within_reach(root):
     gone = collect.gone(collect.load("demo", root)).iloc[0].copy()
     gone["nearest_budget"], gone["reason"] = 0.9396, ""  # rounded it would be 0.94
-    assert collect.why(gone) == f"{gone['state']}: nearest reachable budget 0.9396"
+    assert unscored.why(gone) == f"{gone['state']}: nearest reachable budget 0.9396"
 
 
 @pytest.mark.parametrize("near", [None, 0.8671])
@@ -27,7 +27,7 @@ def test_the_nearest_budget_of_a_footnote_is_within_reach(root):
 def test_the_nearest_budget_is_told_once_whichever_way_a_row_has_it(root, near, tail):
     gone = collect.gone(collect.load("demo", root)).iloc[0].copy()
     gone["nearest_budget"], gone["reason"] = near, f"budget: the smallest packing is 9 bytes{tail}"
-    told = collect.why(gone)
+    told = unscored.why(gone)
     assert told.count("the smallest packing is 9 bytes") == 1
     assert told.count("0.8671") == told.count("nearest reachable budget") == bool(near or tail)
 

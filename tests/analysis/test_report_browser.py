@@ -1,133 +1,16 @@
-"""The page of a study in Debian's Chromium. `--basetemp=DIR` says where its pictures go."""
-
-import base64
-import json
-import os
-from types import SimpleNamespace
+"""The page of a study in Debian's Chromium: what it does."""
 
 import pytest
 import synthetic_study
-from large_study import HOSTILE, Memory
+from large_study import HOSTILE
+from open_page import BUDGETS, METHODS, cell_of, lines, move, point, requests, wide, written
 from selenium.webdriver import ActionChains, Keys
-from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from analysis import command
-from analysis.report import __main__ as report
 from benchmarks import browser
-from crunchmark.store import Store
 
 pytestmark = pytest.mark.slow
-METHODS = ("svd", "svd_llm", "slicegpt", "wanda", "gptq")
-BUDGETS = (0.1, 0.2, 0.3, 0.5, 0.7)
-# Where a cell's point is on the screen, which mark of plotly's it is, from plotly's own axes.
-PLACE = """
-const plot = byId("plot"), {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
-const trace = plot.data.find((t) => (t.customdata || []).includes(arguments[0]));
-const k = trace.customdata.indexOf(arguments[0]);
-return [box.left + xaxis._offset + xaxis.d2p(trace.x[k]), box.top + yaxis._offset + yaxis.d2p(trace.y[k])];
-"""
-FRESH = """
-Object.assign(R.filter, {text: "", model: "", off: new Set(), state: "", label: ""});
-R.y = "share"; T.sort = ""; T.down = false; T.page = 0;
-document.activeElement.blur(); changed("y"); scrollTo(0, 0);
-"""
-# What the plot looks like once the page has made itself ready for paper.
-PRINTED = """
-addEventListener("beforeprint", () => {
-  const text = document.querySelector("#plot .xtitle");
-  window.printed = [getComputedStyle(text).fill, byId("plot")._fullLayout.width, T.all];
-}, { once: true });
-"""
-
-
-@pytest.fixture(scope="module")
-def driver():
-    lacking = browser.missing()
-    if lacking and os.environ.get("CRUNCHMARK_BROWSER") == "1":
-        pytest.fail(lacking)
-    if lacking:
-        pytest.skip(lacking)
-    with browser.opened() as driver:
-        yield driver
-
-
-def written(folder, study, rows):
-    """Store a study with plans and items; its page, made by the command, and the store."""
-    store, made = Store(folder), Memory(rows)
-    synthetic_study.put(folder, study, rows)
-    for cell in made.cells:
-        whole = made.get_cell(study, cell)
-        told = {name: whole[name] for name in ("plan", "config")}
-        store.put_cell(study, cell, store.get_cell(study, cell) | told)
-    for cell, task in made.tasks:
-        store.put_task(
-            study, cell, task, store.get_task(study, cell, task) | made.get_task(study, cell, task)
-        )
-    assert command.run(report.main, [study, "--store", str(folder)]) == 0
-    return SimpleNamespace(path=folder / study / "report.html", store=store, study=study)
-
-
-@pytest.fixture(scope="module")
-def demo(driver, tmp_path_factory):
-    rows = synthetic_study.rows(methods=METHODS, budgets=BUDGETS)
-    made = written(tmp_path_factory.mktemp("demo"), "demo", rows)
-    wide(driver, 1400)
-    made.marks = browser.load(driver, made.path)
-    made.console, made.requests = driver.get_log("browser"), requests(driver)
-    return made
-
-
-@pytest.fixture
-def page(driver, demo):
-    """The page as it opened, without a filter, and its store."""
-    wide(driver, 1400)
-    driver.execute_script(FRESH)
-    return demo
-
-
-def requests(driver):
-    """Every address that was asked for since the last time."""
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
-
-
-def wide(driver, width, dark=False, height=900):
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-
-
-def lines(driver):
-    """The table's rows, as lists of texts."""
-    rows = "[...document.querySelectorAll('#grid tbody tr')]"
-    return driver.execute_script(f"return {rows}.map((r) => [...r.cells].map((c) => c.innerText))")
-
-
-def cell_of(driver, **facts):
-    """Place in the page and key of the only cell that has these settings."""
-    settings = driver.execute_script("return R.data.settings")
-    found = [i for i in range(len(settings["cell"])) if all(settings[k][i] == v for k, v in facts.items())]
-    assert len(found) == 1
-    return found[0], settings["cell"][found[0]]
-
-
-def point(driver, i):
-    """Bring the plot into view; where the cell's mark is in it."""
-    driver.execute_script("byId('plot').scrollIntoView({block: 'center'})")
-    return [round(place) for place in driver.execute_script(PLACE, i)]
-
-
-def move(driver, x, y, click=False):
-    """The mouse, in two steps: plotly hovers on movement."""
-    actions = ActionBuilder(driver)
-    actions.pointer_action.move_to_location(x - 3, y).move_to_location(x, y)
-    if click:
-        actions.pointer_action.pause(0.1).click()
-    actions.perform()
 
 
 def test_it_opens_from_disk_without_an_error_or_a_request(demo):
@@ -230,97 +113,6 @@ def test_a_method_switched_by_the_keyboard_keeps_the_focus(driver, page):
         chip.send_keys(Keys.ENTER)
         assert driver.switch_to.active_element == chip
         assert chip.get_attribute("aria-pressed") == pressed
-
-
-def test_the_summary_opens_on_the_smallest_that_keeps_all(driver, tmp_path):
-    tasks = ("nano_mcr", "nano_factoid")
-    rows = synthetic_study.rows(methods=("wanda", "gptq"), budgets=(0.2, 0.7), tasks=tasks)
-    kept = [row for row in rows if row["state"] == "match" and row["method"] != "dense"]
-    names = [row["method"] for row in kept]
-    assert {name for name in names if names.count(name) == len(tasks)} == {"gptq"}  # at 0.2
-    least = next(row["file_bytes"] for row in kept if row["method"] == "gptq")
-    wide(driver, 1400)
-    browser.load(driver, written(tmp_path, "keeps", rows).path)
-    size = float(driver.find_element(By.ID, "size").get_attribute("value")) * 1e6
-    assert least <= size < least + 1e5  # two figures, rounded up
-    text = driver.find_element(By.ID, "answer").text
-    assert "keep all 2 ticked tasks. The smallest is\ngptq at 0.2" in text.replace(" \n", "\n")
-
-
-def test_paper_gets_dark_text_and_a_plot_that_fits(driver, page):
-    wide(driver, 1400, dark=True)
-    theme = "return document.documentElement.dataset.theme"
-    WebDriverWait(driver, 10).until(lambda d: d.execute_script(theme) == "dark")
-    driver.execute_script(PRINTED)
-    driver.execute_cdp_cmd("Page.printToPDF", {})
-    fill, width, whole = driver.execute_script("return window.printed")
-    assert (fill, width, whole) == ("rgb(27, 31, 36)", 640, True)
-    screen = "const p = byId('plot'); return Math.abs(p._fullLayout.width - p.offsetWidth) < 2 && !T.all"
-    WebDriverWait(driver, 10).until(lambda d: d.execute_script(screen))
-    assert driver.execute_script(theme) == "dark"
-    # The rest is in the styles.
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    colour = "return getComputedStyle(document.querySelector('#answer .state')).color"
-    assert driver.execute_script(colour) in ("rgb(0, 105, 74)", "rgb(166, 61, 0)", "rgb(107, 85, 0)")
-    assert driver.execute_script("return byId('plot').offsetWidth") == width
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-
-
-def test_bytes_have_bars_on_a_narrow_screen(driver, page):
-    wide(driver, 400)
-    bars = "return [...document.querySelectorAll('.spent .stack')].map((bar) => bar.offsetWidth)"
-    widths = driver.execute_script(bars)
-    assert len(widths) > 1
-    assert min(widths) > 300
-    over = "const box = document.querySelector('.spent').parentNode; return box.scrollWidth - box.clientWidth"
-    assert driver.execute_script(over) <= 0
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [400, 800, 1400])
-def test_nothing_is_wider_than_the_screen(driver, page, width, dark, tmp_path):
-    wide(driver, width, dark)
-    theme = "dark" if dark else "light"
-    WebDriverWait(driver, 10).until(  # the page hears of it a moment later
-        lambda d: d.execute_script("return document.documentElement.dataset.theme") == theme
-    )
-    WebDriverWait(driver, 10).until(
-        lambda d: d.execute_script(
-            "return Math.abs(byId('plot')._fullLayout.width - byId('plot').offsetWidth) < 2"
-        )
-    )
-    used = driver.execute_script("return document.documentElement.scrollWidth")
-    tall = driver.execute_script("return document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": min(tall, 6000), "scale": 1}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    picture = tmp_path / f"report-{width}-{'dark' if dark else 'light'}.png"
-    picture.write_bytes(base64.b64decode(shot["data"]))
-    assert used <= width
-    black = driver.execute_script("return document.querySelectorAll('path[fill=\"#000000\"]').length")
-    assert (black == 0) == dark  # dense's mark would not be seen on a dark page
-    assert picture.stat().st_size > 20_000
-
-
-def test_what_is_drawn_at_the_edge_is_no_less_of_the_frontier(driver, tmp_path):
-    rows = synthetic_study.rows(methods=("svd",), budgets=(0.5, 0.6, 0.7), tasks=("nano_ppl",))
-    for row in rows:  # beyond 30 times dense, and no two alike
-        times = {0.5: 40, 0.6: 60, 0.7: 90}.get(row["budget"])
-        if times:
-            row |= {"value": times * row["dense"], "state": "fail"}
-    made = written(tmp_path, "far", rows)
-    wide(driver, 1400)
-    browser.load(driver, made.path)
-    driver.execute_script("R.y = '0'; changed('y'); document.querySelector('#frontier details').open = true")
-    listed = "return [...document.querySelectorAll('#best .chip')].map((chip) => chip.innerText)"
-    WebDriverWait(driver, 10).until(lambda d: "136" in d.execute_script(listed)[0])
-    names = [text.split(" · ")[0] for text in driver.execute_script(listed)]
-    assert names == ["svd at 0.7", "svd at 0.6", "svd at 0.5", "dense"]
-    drawn = "return byId('plot').data.find((t) => t.line.color === '#E3B008').y"
-    dense = rows[0]["value"]
-    assert driver.execute_script(drawn) == pytest.approx([30 * dense] * 3 + [dense])
-    # Nothing keeps the task: the summary asks for half of dense.
-    size = float(driver.find_element(By.ID, "size").get_attribute("value"))
-    assert size == pytest.approx(synthetic_study.DENSE_FILE / 2e6, abs=0.06)
 
 
 def test_a_hostile_name_is_text_and_runs_nothing(driver, tmp_path):

@@ -116,5 +116,5 @@ def test_a_row_without_what_every_version_has_is_refused_by_name(root, name):
             row.pop(name, None)
 
     edited(root, "old", without)
-    with pytest.raises(collect.AnalysisError, match=rf"^study=.*, cell='.*': a row has no {name}; delete"):
+    with pytest.raises(collect.AnalysisError, match=rf"^study=.*, cell='.*': a row without {name}; delete"):
         collect.load("old", root)
