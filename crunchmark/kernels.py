@@ -224,6 +224,8 @@ def _works(kernel: Any, device: torch.device, dtype: torch.dtype) -> bool:
         tried = kernel(term.to(device), dtype)
         got = tried(x.to(device)).float().cpu()
         kept = not isinstance(tried, Holder) or torch.equal(tried.codes().cpu(), codes)
+    except torch.OutOfMemoryError:  # says nothing of the kernel, and would be remembered
+        raise
     except (AttributeError, RuntimeError):  # not in this build, or not for this device
         return False
     return kept and bool((got - want).norm() < 0.01 * want.norm())
